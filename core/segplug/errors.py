@@ -1,0 +1,31 @@
+"""Errors a user can do something about.
+
+Every message names what was found, where (file, case), what was expected and what to do. The command line prints
+them without a traceback; anything that is not a `SegplugError` is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class SegplugError(Exception):
+    """Something failed that the user can mend. Exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(SegplugError):
+    """The call itself is wrong: an unknown name, option or combination. Exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(SegplugError):
+    """A file or case is not what it has to be."""
+
+
+class PluginError(SegplugError):
+    """A plugin is missing, broken, ambiguous or returned something it must not."""
+
+
+class CheckpointError(SegplugError):
+    """A checkpoint or model folder cannot be used as it is."""

@@ -1,0 +1,63 @@
+"""The kernel: plugins, registry and hooks behind one object that is passed to whoever needs it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from segplug.errors import PluginError
+from segplug.kernel.plugins import PluginHost, PluginRecord
+from segplug.kernel.registry import Registry
+
+
+class Kernel:
+    """Loads the plugins once and answers for them.
+
+    Args:
+        pins: ``{"<kind>.<name>": "plugin:name"}``, the project's choices.
+        block: names of plugins not to load.
+        discover: False leaves installed plugins out (the built-ins alone), as tests do.
+    """
+
+    def __init__(
+        self, *, pins: Mapping[str, str] | None = None, block: Iterable[str] = (), discover: bool = True
+    ) -> None:
+        self._host = PluginHost(block=block, discover=discover)
+        self.registry = Registry(self._host, pins)
+
+    @property
+    def plugins(self) -> list[PluginRecord]:
+        """Records of all plugins, also of those that could not be used."""
+        return list(self._host.records.values())
+
+    def register(self, plugin: object, name: str) -> PluginRecord:
+        """Add a plugin object of this process.
+
+        Raises:
+            PluginError: its hooks are not what the specification says.
+        """
+        known = self._host.records.get(name)
+        if known is not None:
+            raise PluginError(f"a plugin {name!r} is registered already ({known.distribution} {known.version})")
+        record = self._host.register(plugin, name)
+        if record.reason:
+            raise PluginError(f"plugin {name!r} cannot be registered: {record.reason}")
+        return record
+
+    def choose(self, hook: str, **arguments: Any) -> str | None:
+        """Ask a choice hook; the first answer counts, the built-ins' last."""
+        answer = getattr(self._host.hook, hook)(**arguments)
+        if answer is not None and not isinstance(answer, str):
+            raise PluginError(f"{hook} answered {answer!r}; expected a component's name or None")
+        return answer
+
+    def emit(self, event: str, **arguments: Any) -> None:
+        """Tell every plugin of an event. One that raises is reported and does not stop the others or the run."""
+        caller = getattr(self._host.hook, event)
+        for implementation in reversed(caller.get_hookimpls()):
+            try:
+                implementation.function(*(arguments[name] for name in implementation.argnames))
+            except Exception as error:
+                who = f"plugin {implementation.plugin_name!r} failed in {event}"
+                warnings.warn(f"{who}: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)

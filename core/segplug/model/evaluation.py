@@ -1,0 +1,44 @@
+"""How well predictions match references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+Class = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CaseEvaluation:
+    """Metrics of one case: class -> metric name -> value (NaN where undefined)."""
+
+    reference: Path
+    prediction: Path
+    metrics: Mapping[Class, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """summary.json: per case, the mean over cases per class, and the mean of those over foreground classes."""
+
+    cases: tuple[CaseEvaluation, ...]
+    mean: Mapping[Class, Mapping[str, float]]
+    foreground_mean: Mapping[str, float]
+
+    @property
+    def mean_dice(self) -> float:
+        return self.foreground_mean["Dice"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best configuration or ensemble of a data set, and the postprocessing decided with it.
+
+    `members` are model folders; more than one is an ensemble. `postprocessing` is a postprocessing.json, or None.
+    """
+
+    members: tuple[Path, ...]
+    folds: tuple[int | str, ...]
+    mean_dice: float
+    postprocessing: Path | None = None

@@ -1,0 +1,58 @@
+"""What training leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case names of one fold."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch came to.
+
+    Args:
+        epoch: its number, from 0; `epochs` of them make the training.
+        dice: online pseudo-Dice per class on random validation patches; `mean_dice` over classes (NaN left out).
+        ema_dice: moving average 0.9/0.1 of `mean_dice`, which decides the best checkpoint.
+        seconds: wall time.
+    """
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    val_loss: float
+    dice: tuple[float, ...]
+    mean_dice: float
+    ema_dice: float
+    learning_rate: float
+    seconds: float
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """A fold folder of a trained model: `<results>/<Dataset>/<Trainer>__<Plans>__<Config>/fold_X`."""
+
+    folder: Path
+    fold: int | str
+
+    def checkpoint(self, which: str = "final") -> Path:
+        """Path of `final`, `best` or `latest`."""
+        return self.folder / f"checkpoint_{which}.pth"
+
+    @property
+    def model_folder(self) -> Path:
+        return self.folder.parent
+
+    @property
+    def validation_folder(self) -> Path:
+        return self.folder / "validation"

@@ -1,0 +1,21 @@
+"""Architectures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Architecture(Protocol):
+    """A function that builds a network. The plan's `arch_kwargs` arrive as further keywords, plain JSON values.
+
+    The network maps float32 (batch, input_channels, *patch) to logits (batch, output_channels, *patch). With
+    `deep_supervision` it may return, in training mode, a list of logits from full to lowest resolution. If it has a
+    writable attribute `deep_supervision`, prediction sets it to False; a network that always returns one tensor works too.
+
+    Its weights are initialised when it comes back, from torch's global generator, which the caller has seeded.
+    """
+
+    def __call__(self, input_channels: int, output_channels: int, *, deep_supervision: bool) -> nn.Module: ...

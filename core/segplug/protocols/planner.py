@@ -1,0 +1,21 @@
+"""Planners."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from segplug.model import Budget, DatasetDescription, Fingerprint, Plan
+
+
+class Planner(Protocol):
+    """A function from what is known of a data set to a plan.
+
+    `dataset.reader` names the reader (already chosen); everything else about images comes from the fingerprint. The
+    plan must name only components that exist; the plan stage checks that, fills in `provenance`, and keeps
+    configurations that a person added to an existing plans file.
+
+    Raises:
+        segplug.errors.DataError: no plan is possible; the message says which property of the data set stands against it.
+    """
+
+    def __call__(self, fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan: ...

@@ -1,0 +1,18 @@
+"""Writers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from segplug.model import Labels
+
+
+class Writer(Protocol):
+    """A function that writes a label map to `path`, with the geometry it came with.
+
+    Reading the file again with the reader of the same name gives the same array and geometry. The framework calls it
+    with a path beside the final one (same file ending) and renames the file when it is whole.
+    """
+
+    def __call__(self, path: Path, labels: Labels) -> None: ...

@@ -1,0 +1,1 @@
+"""What the stages share. Not public: plugins get what they need as arguments."""

@@ -1,0 +1,109 @@
+"""A project: where the data is, which plugins are in force, and the workers that every stage uses."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from segplug.kernel import Kernel
+from segplug.runtime.workspace import Workspace
+
+if TYPE_CHECKING:
+    from segplug.protocols import Executor
+
+
+class Project:
+    """What every stage is given first.
+
+    Args:
+        workspace: the folders.
+        kernel: plugins and registry.
+        workers: processes beside this one; 0 works in this process. None: one per core, at most one per 2 GB of memory.
+        executor: name of the executor component.
+
+    Used as a context manager it ends its workers.
+    """
+
+    def __init__(
+        self, workspace: Workspace, kernel: Kernel, *, workers: int | None = None, executor: str = "local"
+    ) -> None:
+        self.workspace = workspace
+        self.kernel = kernel
+        self.workers = default_workers() if workers is None else workers
+        self._executor_name = executor
+
+    @cached_property
+    def executor(self) -> Executor:
+        """Started on first use, kept until the project is closed."""
+        built: Executor = self.kernel.registry.build("executors", self._executor_name, workers=self.workers)
+        return built
+
+    @contextmanager
+    def stage(self, name: str, subject: str, total: int = 0) -> Iterator[None]:
+        """Tell the event hooks that a stage starts and how it ends."""
+        self.kernel.emit("segplug_stage_started", stage=name, subject=subject, total=total)
+        start, error = time.perf_counter(), ""
+        try:
+            yield
+        except BaseException as raised:
+            error = str(raised) or type(raised).__name__
+            raise
+        finally:
+            seconds = time.perf_counter() - start
+            self.kernel.emit("segplug_stage_finished", stage=name, subject=subject, seconds=seconds, error=error)
+
+    def progress(self, stage: str, item: str, done: int, total: int) -> None:
+        """Tell the event hooks that one step of a stage is done."""
+        self.kernel.emit("segplug_stage_progress", stage=stage, item=item, done=done, total=total)
+
+    def close(self) -> None:
+        """End the workers. The project may be used again; new ones are started then."""
+        executor = self.__dict__.pop("executor", None)
+        if executor is not None:
+            executor.close()
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_project(
+    raw: str | Path | None = None,
+    preprocessed: str | Path | None = None,
+    results: str | Path | None = None,
+    *,
+    workers: int | None = None,
+    executor: str = "local",
+    pins: Mapping[str, str] | None = None,
+    block: Iterable[str] = (),
+) -> Project:
+    """Make a project from Python; the command line does the same from its settings.
+
+    Args:
+        raw, preprocessed, results: the three folders; those not needed may be left out.
+        workers, executor: see `Project`.
+        pins: ``{"losses.dice_ce": "focal:dice_ce"}``: which plugin's component to use.
+        block: plugins not to load.
+    """
+    roots = (None if root is None else Path(root).expanduser() for root in (raw, preprocessed, results))
+    return Project(Workspace(*roots), Kernel(pins=pins, block=block), workers=workers, executor=executor)
+
+
+def default_workers() -> int:
+    """As many as there are cores for this process, at most one per 2 GB of the machine's memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    try:
+        memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    except (AttributeError, ValueError, OSError):
+        return cores
+    return max(1, min(cores, int(memory_gb // 2)))
