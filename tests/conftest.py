@@ -1,0 +1,19 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real data sets and reference results; skips where it is absent."""
+    folder = (ROOT / os.environ.get("SEGPLUG_SHARED", "../shared")).resolve()
+    if not (folder / "datasets").is_dir():
+        pytest.skip(f"shared data is not at {folder} (set SEGPLUG_SHARED)")
+    return folder
