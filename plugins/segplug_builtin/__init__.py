@@ -24,7 +24,9 @@ def segplug_readers() -> Iterable[Component[Any]]:
         "simpleitk_reorient", f"{at}:read_simpleitk_reorient", "the same, turned to LPS", ("SimpleITKIOWithReorient",)
     )
     yield Component("nibabel", f"{at}:read_nibabel", "NIfTI by nibabel", ("NibabelIO",))
-    yield Component("nibabel_reorient", f"{at}:read_nibabel_reorient", "the same, turned to RAS", ("NibabelIOWithReorient",))
+    yield Component(
+        "nibabel_reorient", f"{at}:read_nibabel_reorient", "the same, turned to RAS", ("NibabelIOWithReorient",)
+    )
     yield Component("tiff_stack", f"{at}:read_tiff_stack", "3D TIFF stacks, spacing in CASE.json", ("Tiff3DIO",))
     yield Component("natural_image", f"{at}:read_natural_image", "2D png, bmp, tif", ("NaturalImage2DIO",))
 
@@ -78,13 +80,17 @@ def segplug_planners() -> Iterable[Component[Any]]:
             f"residual-encoder U-Nets, size {size.upper()}",
             (f"nnUNetPlannerResEnc{size.upper()}",),
         )
-    yield Component("compact", f"{at}.compact:plan_compact", "small U-Nets and a short schedule, for machines without a GPU")
+    yield Component(
+        "compact", f"{at}.compact:plan_compact", "small U-Nets and a short schedule, for machines without a GPU"
+    )
 
 
 @hookimpl
 def segplug_architectures() -> Iterable[Component[Any]]:
     at = f"{HERE}.architectures"
-    yield Component("plain_unet", f"{at}.plain_unet:build_plain_unet", "U-Net of plain convolutions", (f"{DNA}.PlainConvUNet",))
+    yield Component(
+        "plain_unet", f"{at}.plain_unet:build_plain_unet", "U-Net of plain convolutions", (f"{DNA}.PlainConvUNet",)
+    )
     yield Component(
         "residual_encoder_unet",
         f"{at}.residual_encoder_unet:build_residual_encoder_unet",
@@ -101,9 +107,13 @@ def segplug_losses() -> Iterable[Component[Any]]:
 @hookimpl
 def segplug_augmentations() -> Iterable[Component[Any]]:
     at = f"{HERE}.augmentations"
-    yield Component("nnunet", f"{at}.nnunet:NNUNetAugmentation", "nnU-Net's default augmentation, whole batches in torch")
     yield Component(
-        "batchgenerators", f"{at}.batchgenerators_chain:BatchgeneratorsAugmentation", "any chain of batchgenerators transforms"
+        "nnunet", f"{at}.nnunet:NNUNetAugmentation", "nnU-Net's default augmentation, whole batches in torch"
+    )
+    yield Component(
+        "batchgenerators",
+        f"{at}.batchgenerators_chain:BatchgeneratorsAugmentation",
+        "any chain of batchgenerators transforms",
     )
     yield Component("none", f"{at}.none:NoAugmentation", "the patch as it is")
 
@@ -128,7 +138,9 @@ def segplug_splitters() -> Iterable[Component[Any]]:
 @hookimpl
 def segplug_trainers() -> Iterable[Component[Any]]:
     at = f"{HERE}.trainers"
-    yield Component("nnunet", f"{at}.nnunet:NNUNetTrainer", "nnU-Net's schedule: 1000 epochs of SGD", ("nnUNetTrainer",))
+    yield Component(
+        "nnunet", f"{at}.nnunet:NNUNetTrainer", "nnU-Net's schedule: 1000 epochs of SGD", ("nnUNetTrainer",)
+    )
     yield Component("short", f"{at}.short:ShortTrainer", "AdamW, one cycle, a few thousand iterations")
 
 
@@ -145,7 +157,9 @@ def segplug_metrics() -> Iterable[Component[Any]]:
     yield Component("dice", f"{at}:dice", "Dice similarity coefficient", ("Dice",))
     yield Component("iou", f"{at}:iou", "intersection over union", ("IoU",))
     yield Component("hd95", f"{at}:hd95", "95th percentile of surface distances", ("HD95",))
-    yield Component("surface_dice", f"{at}:surface_dice", "share of surfaces within a tolerance", ("SurfaceDice", "NSD"))
+    yield Component(
+        "surface_dice", f"{at}:surface_dice", "share of surfaces within a tolerance", ("SurfaceDice", "NSD")
+    )
 
 
 @hookimpl

@@ -58,7 +58,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a JSON file: {error}. Restore it, or make it anew with the command that wrote it") from None
+        raise DataError(
+            f"{path}: not a JSON file: {error}. Restore it, or make it anew with the command that wrote it"
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 

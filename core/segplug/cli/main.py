@@ -1,0 +1,143 @@
+"""The `segplug` command: a table of commands, each imported only when it is called.
+
+Root help imports neither a command's module nor any plugin; commands of plugins are listed from their metadata.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+import segplug
+from segplug.cli.settings import Roots
+from segplug.errors import SegplugError, UsageError
+
+COMMANDS = {
+    "quickstart": "The whole path on a bundled real sample, in minutes.",
+    "dataset": "Check a raw data set.",
+    "fingerprint": "Measure a data set: shapes, spacings, intensities.",
+    "plan": "Decide networks, patch sizes and preprocessing.",
+    "preprocess": "Crop, normalise and resample every case.",
+    "train": "Train one fold of one configuration.",
+    "predict": "Segment images with a trained model.",
+    "evaluate": "Compare predictions with references.",
+    "run": "All of it, resumable.",
+    "plugins": "What is installed, what is in force, and why something is not.",
+}
+"""Built-in commands in the order of the help; each is `app` of the module of its name in this package."""
+
+COMMAND_GROUP = "segplug.commands"
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*COMMANDS, *plugin_commands()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in COMMANDS:
+            app = import_module(f"segplug.cli.{cmd_name.replace('-', '_')}").app
+        elif cmd_name in plugin_commands():
+            app = _load_plugin_command(cmd_name)
+        else:
+            return None
+        command = get_command(app)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for title, rows in (("Commands", COMMANDS), ("Commands of plugins", _described(plugin_commands()))):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(list(rows.items()))
+
+
+def plugin_commands() -> dict[str, list[Any]]:
+    """Entry points of commands by name; a built-in command's name is never taken over."""
+    found: dict[str, list[Any]] = {}
+    for point in entry_points(group=COMMAND_GROUP):
+        if point.name not in COMMANDS and point not in found.get(point.name, ()):
+            found.setdefault(point.name, []).append(point)
+    return dict(sorted(found.items()))
+
+
+def _described(points: dict[str, list[Any]]) -> dict[str, str]:
+    return {name: "from " + " and ".join(f"{p.dist.name} {p.dist.version}" for p in of) for name, of in points.items()}
+
+
+def _load_plugin_command(name: str) -> Any:
+    points = plugin_commands()[name]
+    if len(points) > 1:
+        raise SegplugError(
+            f"command {name!r} is claimed by several packages: {_described({name: points})[name]}; uninstall one"
+        )
+    try:
+        app = points[0].load()
+    except Exception as error:  # anything a stranger's import can raise
+        where = f"command {name!r} of {points[0].dist.name} {points[0].dist.version}"
+        raise SegplugError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(app, typer.Typer):
+        raise SegplugError(f"command {name!r}: {points[0].value} is a {type(app).__name__}; expected a typer.Typer")
+    return app
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    help="Self-configuring segmentation of 2D and 3D images, as a plugin framework.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"segplug {segplug.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    raw: Annotated[Path | None, typer.Option(help="Folder of raw data sets (nnUNet_raw).")] = None,
+    preprocessed: Annotated[
+        Path | None, typer.Option(help="Folder of preprocessed data (nnUNet_preprocessed).")
+    ] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder of trained models (nnUNet_results).")] = None,
+    settings: Annotated[Path | None, typer.Option(help="Settings file [default: segplug.toml here or above].")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for every error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
+    ] = False,
+) -> None:
+    ctx.obj = Roots(raw, preprocessed, results, settings)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exit code 0: fine, 1: failed, 2: wrong usage.
+
+    What a user can mend is told in one message; anything else is a bug of ours and keeps its traceback.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(args=arguments, prog_name="segplug")
+    except SegplugError as error:
+        if "--debug" in arguments:
+            raise
+        typer.echo(f"{'usage error' if isinstance(error, UsageError) else 'error'}: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what is finished is kept, call again to go on", err=True)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # `segplug ... | head`
+        sys.stderr.close()
+        raise SystemExit(1) from None
