@@ -65,8 +65,9 @@ class ProgressDisplay:
     @hookimpl
     def segplug_epoch_finished(self, folder: Path, report: EpochReport) -> None:
         text = (
-            f"epoch {report.epoch + 1}/{report.epochs}: train loss {report.train_loss:.4f}, val loss "
-            f"{report.val_loss:.4f}, pseudo Dice {report.mean_dice:.4f}, lr {report.learning_rate:.2e}, {report.seconds:.1f} s"
+            f"epoch {report.epoch + 1}/{report.epochs}: train loss {report.train_loss:.4f}, "
+            f"val loss {report.val_loss:.4f}, pseudo Dice {report.mean_dice:.4f}, "
+            f"lr {report.learning_rate:.2e}, {report.seconds:.1f} s"
         )
         self._line(text)
 

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from segplug.runtime.project import Project
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """Output of list-like commands."""
 
     TABLE = "table"
@@ -60,9 +60,8 @@ def open_project(ctx: typer.Context, workers: int | None = None, **folders: Path
     kernel = Kernel(pins=settings.pins, block=settings.block)
     for builtin, inforce in kernel.registry.replacements():
         plugin = inforce.plugin
-        say(
-            f"{builtin.kind.name}: {inforce.qualified_name} ({plugin.distribution} {plugin.version}) replaces the built-in"
-        )
+        by = f"{inforce.qualified_name} ({plugin.distribution} {plugin.version})"
+        say(f"{builtin.kind.name}: {builtin.component.name} is replaced by {by}")
     workers = settings.workers if workers is None else workers
     with (
         _short_warnings(),

@@ -19,4 +19,4 @@ class Prediction:
     """
 
     labels: Labels
-    probabilities: NDArray[np.floating] | None = None  # type: ignore[type-arg]
+    probabilities: NDArray[np.floating] | None = None

@@ -13,7 +13,7 @@ class Architecture(Protocol):
 
     The network maps float32 (batch, input_channels, *patch) to logits (batch, output_channels, *patch). With
     `deep_supervision` it may return, in training mode, a list of logits from full to lowest resolution. If it has a
-    writable attribute `deep_supervision`, prediction sets it to False; a network that always returns one tensor works too.
+    writable attribute `deep_supervision`, prediction sets it to False; one that always returns a tensor works too.
 
     Its weights are initialised when it comes back, from torch's global generator, which the caller has seeded.
     """

@@ -26,8 +26,8 @@ class Comparison:
     fp: int
     fn: int
     tn: int
-    reference_labels: NDArray[np.integer]  # type: ignore[type-arg]
-    predicted_labels: NDArray[np.integer]  # type: ignore[type-arg]
+    reference_labels: NDArray[np.integer]
+    predicted_labels: NDArray[np.integer]
     values: tuple[int, ...]
     spacing: tuple[float, ...]
     valid: NDArray[np.bool_] | None = None
@@ -42,7 +42,7 @@ class Comparison:
         """Mask of the class in the prediction; made when first asked for."""
         return self._mask(self.predicted_labels)
 
-    def _mask(self, labels: NDArray[np.integer]) -> NDArray[np.bool_]:  # type: ignore[type-arg]
+    def _mask(self, labels: NDArray[np.integer]) -> NDArray[np.bool_]:
         mask = np.isin(labels, self.values)
         return mask if self.valid is None else mask & self.valid
 

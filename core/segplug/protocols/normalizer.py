@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from segplug.model import ChannelStatistics
 
+
 class Normalizer(Protocol):
     """A function of one channel: the same shape comes back, normalised, as float32. It may work in place.
 
@@ -21,5 +22,3 @@ class Normalizer(Protocol):
     def __call__(
         self, channel: NDArray[np.float32], mask: NDArray[np.bool_] | None, statistics: ChannelStatistics | None
     ) -> NDArray[np.float32]: ...
-
-AnyArray = NDArray[Any]

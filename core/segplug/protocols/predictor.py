@@ -81,8 +81,8 @@ class Pipeline(Protocol):
 class Predictor(Protocol):
     """Turns images into predictions with a trained model.
 
-    The factory gets, by name, `model: Model`, `settings: PredictionSettings` and `pipeline: Pipeline`, so that an engine
-    for another runtime has only to bring its own forward function.
+    The factory gets, by name, `model: Model`, `settings: PredictionSettings` and `pipeline: Pipeline`, so that an
+    engine for another runtime has only to bring its own forward function.
     """
 
     def predict(self, image: Image, previous: Any = None) -> Prediction:

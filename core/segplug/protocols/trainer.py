@@ -106,8 +106,8 @@ class Trainer(Protocol):
     """A training loop. Its settings are the fields of a frozen dataclass: `--set trainer.<field>=<value>` sets them.
 
     The factory is called without arguments, for the defaults; the framework then replaces the fields that the plan's
-    recipe and the user set. A field of type `ComponentRef` is set by a name (`trainer.loss=dice_focal`) and gets options
-    by further parts (`trainer.loss.gamma=2`). A trainer without a field `epochs` has no `--epochs`.
+    recipe and the user set. A field of type `ComponentRef` is set by a name (`trainer.loss=dice_focal`) and gets
+    options by further parts (`trainer.loss.gamma=2`). A trainer without a field `epochs` has no `--epochs`.
     """
 
     def train(self, task: TrainingTask) -> None:

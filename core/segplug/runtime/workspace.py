@@ -58,7 +58,7 @@ class Workspace:
     def raw_folder(self, dataset: str | int | Path) -> Path:
         """Folder of the raw data set; a path is taken as it is."""
         if _looks_like_path(str(dataset)):
-            return Path(dataset).resolve()
+            return Path(str(dataset)).resolve()
         return self._root("raw") / self.dataset_name(dataset)
 
     def preprocessed_folder(self, dataset: str) -> Path:
@@ -90,7 +90,8 @@ class Workspace:
         root: Path | None = getattr(self, which)
         if root is None:
             raise UsageError(
-                f"the folder for {which} data is not set: give --{which} DIR, put {which} under [paths] in segplug.toml, "
+                f"the folder for {which} data is not set: segplug --{which} DIR COMMAND, {which} under [paths] in "
+                "segplug.toml, "
                 f"or set SEGPLUG_{which.upper()} or nnUNet_{which}"
             )
         return root
