@@ -1,1 +1,5 @@
-"""For the tests of plugin authors: phantom data, fixtures and conformance suites."""
+"""For the tests of plugin authors: phantom data sets that a small network can learn."""
+
+from segplug.testing.phantoms import Phantom as Phantom
+from segplug.testing.phantoms import make_case as make_case
+from segplug.testing.phantoms import write_phantom_dataset as write_phantom_dataset
