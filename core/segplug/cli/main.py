@@ -106,7 +106,7 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def root(  # noqa: PLR0917 - typer hands them over by name
+def root(
     ctx: typer.Context,
     raw: Annotated[Path | None, typer.Option(help="Folder of raw data sets (nnUNet_raw).")] = None,
     preprocessed: Annotated[

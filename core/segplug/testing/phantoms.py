@@ -121,12 +121,12 @@ def _intensities(
 ) -> NDArray[np.float32]:
     noise = random.standard_normal(labels.shape).astype(np.float32)
     if channel == "CT":
-        image = np.where(body, 40.0, -1000.0).astype(np.float32)
-        image += (labels > 0) * (60.0 + 70.0 * labels) + 15.0 * noise
-        return np.round(image).astype(np.float32)
+        hounsfield: NDArray[np.float32] = np.where(body, 40.0, -1000.0).astype(np.float32)
+        hounsfield += (labels > 0) * (60.0 + 70.0 * labels) + 15.0 * noise
+        return np.round(hounsfield).astype(np.float32)
     gain = random.uniform(0.8, 1.25)
-    image = body * (100.0 + ((labels + index) % (int(labels.max()) + 1)) * 60.0 + 12.0 * noise)
-    return np.clip(np.round(gain * image), 0, 255).astype(np.float32)
+    organs: NDArray[np.float32] = body * (100.0 + ((labels + index) % (int(labels.max()) + 1)) * 60.0 + 12.0 * noise)
+    return np.clip(np.round(gain * organs), 0, 255).astype(np.float32)
 
 
 def _write_case(
