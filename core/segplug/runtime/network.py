@@ -1,0 +1,50 @@
+"""The network of a configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from segplug.errors import PluginError
+from segplug.kernel import Registry
+from segplug.model import Configuration, LabelSet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def count_input_channels(configuration: Configuration, image_channels: int, labels: LabelSet) -> int:
+    """Channels the network sees: the image's, and in a cascade one per foreground label of the previous stage."""
+    one_hot = len(labels.foreground_labels) if configuration.previous_stage else 0
+    return image_channels + one_hot
+
+
+def build_network(
+    registry: Registry, configuration: Configuration, input_channels: int, output_channels: int, deep_supervision: bool
+) -> nn.Module:
+    """Build a configuration's network, initialised from torch's global generator.
+
+    Args:
+        input_channels: see `count_input_channels`.
+        output_channels: channels of the logits, `LabelSet.output_channels`.
+        deep_supervision: whether it returns logits of the lower resolutions too.
+
+    Raises:
+        PluginError: the plan names an architecture that is not installed, or arguments it does not take.
+        DataError: the arguments are not what the architecture needs.
+    """
+    from torch import nn
+
+    build: Any = registry.build("architectures", configuration.architecture)
+    try:
+        network = build(input_channels, output_channels, deep_supervision=deep_supervision)
+    except TypeError as error:
+        raise PluginError(
+            f"configuration {configuration.name}: architecture {configuration.architecture.name!r} cannot be built "
+            f"from the arguments in the plan: {error}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise PluginError(
+            f"architecture {configuration.architecture.name!r} returned {type(network).__name__}, expected a "
+            "torch module"
+        )
+    return network
