@@ -32,6 +32,8 @@ class Configuration:
         next_stage: configurations that build on this one.
         inherits_from: parent configuration; on disk only what differs from it is written.
         extra: further keys of the file, kept as they are.
+        as_written: its own entry in the file that it came from (what it inherits left out), so that writing it again
+            changes nothing that did not change. Empty for one that never was in a file.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Configuration:
     next_stage: tuple[str, ...] = ()
     inherits_from: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    as_written: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def dimensions(self) -> int:
