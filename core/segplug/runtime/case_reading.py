@@ -1,0 +1,62 @@
+"""Reading the image and the label map of one case with the data set's reader, checked for what every stage relies on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segplug.errors import DataError
+from segplug.model import Case, Image, Labels
+from segplug.protocols import Reader
+
+
+def read_image(reader: Reader, case: Case, num_channels: int) -> Image:
+    """Read a case's image: float32 (channels, z, y, x).
+
+    Raises:
+        DataError: a file is missing or damaged, the channels do not fit each other, or there are not `num_channels`.
+    """
+    image = reader(case.images)
+    found = image.array.shape[0]
+    if found != num_channels:
+        files = ", ".join(map(str, case.images))
+        raise DataError(
+            f"case {case.name}: {files}: found {found} channels, expected {num_channels} (channel_names of dataset.json). "
+            "Add the missing channel files (CASE_0000, CASE_0001, ...) or correct channel_names"
+        )
+    return image
+
+
+def read_labels(reader: Reader, path: Path) -> Labels:
+    """Read a label map: int16 (z, y, x), int32 where its values need it.
+
+    Raises:
+        DataError: the file is missing or damaged, has several channels, or values that are no whole numbers.
+    """
+    image = reader([path])
+    if image.array.shape[0] != 1:
+        raise DataError(
+            f"{path}: a label map with {image.array.shape[0]} channels; expected one. Save it as a single channel "
+            "(grey, not RGB) whose values are the labels"
+        )
+    return Labels(whole_numbers(image.array[0], path), image.geometry)
+
+
+def whole_numbers(array: NDArray[np.float32], path: Path) -> NDArray[np.integer[Any]]:
+    """Label values as integers.
+
+    Raises:
+        DataError: a value is not a whole number, or beyond 2^24, where float32 no longer tells labels apart.
+    """
+    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    if not (-(2**24) <= low and high <= 2**24):  # NaN and infinity fail this too
+        raise DataError(f"{path}: label values from {low} to {high}; expected whole numbers. Correct the label map")
+    kind = np.int16 if -(2**15) <= low and high < 2**15 else np.int32
+    labels = array.astype(kind)
+    if not np.array_equal(labels, array):
+        wrong = np.unique(array[labels != array])[:5].tolist()
+        raise DataError(f"{path}: label values {wrong}; expected whole numbers. Correct the label map")
+    return labels
