@@ -17,14 +17,27 @@ class CaseEvaluation:
     prediction: Path
     metrics: Mapping[Class, Mapping[str, float]]
 
+    @property
+    def name(self) -> str:
+        """The case: the prediction file's name without its ending (`.nii.gz` is one)."""
+        stem = self.prediction.name.removesuffix(".gz")
+        return stem.rpartition(".")[0] or stem
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """summary.json: per case, the mean over cases per class, and the mean of those over foreground classes."""
+    """summary.json: per case, the mean over cases per class, and the mean of those over foreground classes.
+
+    Args:
+        missing: cases with a reference and no prediction, which are in none of the numbers.
+        unexpected: predictions without a reference.
+    """
 
     cases: tuple[CaseEvaluation, ...]
     mean: Mapping[Class, Mapping[str, float]]
     foreground_mean: Mapping[str, float]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
 
     @property
     def mean_dice(self) -> float:
