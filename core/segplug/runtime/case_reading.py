@@ -1,4 +1,4 @@
-"""Reading the image and the label map of one case with the data set's reader, checked for what every stage relies on."""
+"""Reading the image and the label map of one case, checked for what every stage relies on."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def read_image(reader: Reader, case: Case, num_channels: int) -> Image:
     if found != num_channels:
         files = ", ".join(map(str, case.images))
         raise DataError(
-            f"case {case.name}: {files}: found {found} channels, expected {num_channels} (channel_names of dataset.json). "
-            "Add the missing channel files (CASE_0000, CASE_0001, ...) or correct channel_names"
+            f"case {case.name}: {files}: found {found} channels, expected {num_channels} (channel_names of dataset.json). Add "
+            "the missing channel files (CASE_0000, CASE_0001, ...) or correct channel_names"
         )
     return image
 
@@ -52,10 +52,9 @@ def whole_numbers(array: NDArray[np.float32], path: Path) -> NDArray[np.integer[
         DataError: a value is not a whole number, or beyond 2^24, where float32 no longer tells labels apart.
     """
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-    if not (-(2**24) <= low and high <= 2**24):  # NaN and infinity fail this too
+    if not (low >= -(2**24) and high <= 2**24):  # NaN and infinity fail this too
         raise DataError(f"{path}: label values from {low} to {high}; expected whole numbers. Correct the label map")
-    kind = np.int16 if -(2**15) <= low and high < 2**15 else np.int32
-    labels = array.astype(kind)
+    labels: NDArray[np.integer[Any]] = array.astype(np.int16 if low >= -(2**15) and high < 2**15 else np.int32)
     if not np.array_equal(labels, array):
         wrong = np.unique(array[labels != array])[:5].tolist()
         raise DataError(f"{path}: label values {wrong}; expected whole numbers. Correct the label map")
