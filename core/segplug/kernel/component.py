@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import pluggy
 
-T = TypeVar("T", covariant=True)
+T_co = TypeVar("T_co", covariant=True)
 
 PROJECT = "segplug"
 API_VERSION = 1
@@ -19,7 +19,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @dataclass(frozen=True)
-class Component(Generic[T]):
+class Component(Generic[T_co]):
     """One implementation of one kind.
 
     Args:
@@ -29,6 +29,10 @@ class Component(Generic[T]):
         summary: one line for ``segplug plugins list``.
         aliases: further names it answers to, such as nnU-Net's own.
         replaces: True says that it may stand in for a built-in component of the same name.
+
+    Raises:
+        ValueError: a name is empty or has a colon, which parts plugin and component (``plugin:name``).
+        TypeError: `aliases` is not a tuple.
     """
 
     name: str
@@ -36,6 +40,13 @@ class Component(Generic[T]):
     summary: str
     aliases: tuple[str, ...] = ()
     replaces: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.aliases, tuple):
+            raise TypeError(f"aliases of component {self.name!r}: expected a tuple of names, found {self.aliases!r}")
+        for name in (self.name, *self.aliases):
+            if not name.strip() or ":" in name:
+                raise ValueError(f"{name!r} is no component name: it must not be empty nor have a colon")
 
     def load(self) -> Callable[..., Any]:
         """Import (if need be) and return the implementation.
@@ -47,12 +58,18 @@ class Component(Generic[T]):
         """
         found: Any = self.factory
         if isinstance(found, str):
-            module, _, attribute = found.partition(":")
-            if not attribute:
+            if ":" not in found:
                 raise TypeError(f"factory {found!r} of component {self.name!r} is not of the form 'module:attribute'")
-            found = import_module(module)
-            for part in attribute.split("."):
-                found = getattr(found, part)
+            found = locate(found)
         if not callable(found):
             raise TypeError(f"factory of component {self.name!r} is a {type(found).__name__}, which cannot be called")
         return found  # type: ignore[no-any-return]
+
+
+def locate(place: str) -> Any:
+    """Import what a text in code or in an entry point names: ``module`` or ``module:attribute``."""
+    module, _, attributes = place.partition(":")
+    found: Any = import_module(module)
+    for attribute in filter(None, attributes.split(".")):
+        found = getattr(found, attribute)
+    return found

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from segplug.errors import PluginError
+from segplug.errors import PluginError, SegplugError
 from segplug.kernel.plugins import PluginHost, PluginRecord
 from segplug.kernel.registry import Registry
 
@@ -35,29 +36,49 @@ class Kernel:
         """Add a plugin object of this process.
 
         Raises:
-            PluginError: its hooks are not what the specification says.
+            PluginError: the name is taken, or its hooks are not what the specification says.
         """
         known = self._host.records.get(name)
         if known is not None:
-            raise PluginError(f"a plugin {name!r} is registered already ({known.distribution} {known.version})")
+            raise PluginError(f"{known} is registered already")
         record = self._host.register(plugin, name)
         if record.reason:
             raise PluginError(f"plugin {name!r} cannot be registered: {record.reason}")
         return record
 
     def choose(self, hook: str, **arguments: Any) -> str | None:
-        """Ask a choice hook; the first answer counts, the built-ins' last."""
-        answer = getattr(self._host.hook, hook)(**arguments)
-        if answer is not None and not isinstance(answer, str):
-            raise PluginError(f"{hook} answered {answer!r}; expected a component's name or None")
-        return answer
+        """Ask a choice hook; the first answer counts, the built-ins' last.
+
+        Raises:
+            PluginError: a plugin failed to answer, or answered something else than a name.
+        """
+        for plugin, ask in self._calls(hook, arguments):
+            try:
+                answer = ask()
+            except SegplugError:
+                raise
+            except Exception as error:
+                raise PluginError(f"plugin {plugin!r} failed in {hook}: {type(error).__name__}: {error}") from error
+            if answer is not None and not isinstance(answer, str):
+                raise PluginError(f"plugin {plugin!r}: {hook} answered {answer!r}; expected a component's name or None")
+            if answer is not None:
+                return answer
+        return None
 
     def emit(self, event: str, **arguments: Any) -> None:
         """Tell every plugin of an event. One that raises is reported and does not stop the others or the run."""
-        caller = getattr(self._host.hook, event)
-        for implementation in reversed(caller.get_hookimpls()):
+        for plugin, tell in self._calls(event, arguments):
             try:
-                implementation.function(*(arguments[name] for name in implementation.argnames))
+                tell()
             except Exception as error:
-                who = f"plugin {implementation.plugin_name!r} failed in {event}"
+                who = f"plugin {plugin!r} failed in {event}"
                 warnings.warn(f"{who}: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
+
+    def _calls(self, hook: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """The implementations of a hook in pluggy's order (last registered first), each with its plugin's name."""
+        caller = getattr(self._host.hook, hook)
+        if set(arguments) != set(caller.spec.argnames):
+            raise TypeError(f"{hook} takes {', '.join(caller.spec.argnames)}; given: {', '.join(arguments)}")
+        for implementation in reversed(caller.get_hookimpls()):
+            given = (arguments[name] for name in implementation.argnames)
+            yield implementation.plugin_name, partial(implementation.function, *given)

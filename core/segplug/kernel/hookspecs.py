@@ -8,129 +8,33 @@ reported and never stops the run. No hook is called within the per-iteration loo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segplug.kernel.component import Component, hookspec
+from segplug.kernel.kinds import KINDS, Kind
 
 if TYPE_CHECKING:
     from segplug.model import EpochReport, Plan, Prediction
-    from segplug.protocols import (
-        Architecture,
-        Augmentation,
-        Converter,
-        Executor,
-        Loss,
-        Metric,
-        Normalizer,
-        OptimizerFactory,
-        Planner,
-        Postprocessor,
-        Predictor,
-        Reader,
-        Resampler,
-        Schedule,
-        Splitter,
-        StoreFactory,
-        Trainer,
-        Writer,
-    )
-
-# --- provider hooks ------------------------------------------------------------------------------------------------
 
 
-@hookspec
-def segplug_readers() -> Iterable[Component[Reader]]:  # type: ignore[empty-body]
-    """Readers: functions from the files of one case to an `Image`."""
+class Providers:
+    """One provider hook for each row of the table of kinds."""
 
 
-@hookspec
-def segplug_writers() -> Iterable[Component[Writer]]:  # type: ignore[empty-body]
-    """Writers: functions that put `Labels` into a file other programs read."""
+def _provider(kind: Kind) -> Callable[[], Iterable[Component[Any]]]:
+    def provide() -> Iterable[Component[Any]]:  # type: ignore[empty-body]
+        ...
+
+    provide.__name__ = provide.__qualname__ = kind.hook
+    provide.__annotations__ = {"return": f"Iterable[Component[{kind.protocol}]]"}
+    provide.__doc__ = f"{kind.name.capitalize()}: {kind.summary}."
+    return hookspec(provide)
 
 
-@hookspec
-def segplug_normalizers() -> Iterable[Component[Normalizer]]:  # type: ignore[empty-body]
-    """Normalizers: functions of one channel, an optional mask and the channel's statistics."""
-
-
-@hookspec
-def segplug_resamplers() -> Iterable[Component[Resampler]]:  # type: ignore[empty-body]
-    """Resamplers: functions of an array, the shape wanted and both spacings."""
-
-
-@hookspec
-def segplug_planners() -> Iterable[Component[Planner]]:  # type: ignore[empty-body]
-    """Planners: functions from fingerprint, data set description and budget to a `Plan`."""
-
-
-@hookspec
-def segplug_architectures() -> Iterable[Component[Architecture]]:  # type: ignore[empty-body]
-    """Architectures: functions from channel counts and their part of the plan to a network."""
-
-
-@hookspec
-def segplug_losses() -> Iterable[Component[Loss]]:  # type: ignore[empty-body]
-    """Losses: modules from logits and target to a scalar; deep supervision is added around them."""
-
-
-@hookspec
-def segplug_augmentations() -> Iterable[Component[Augmentation]]:  # type: ignore[empty-body]
-    """Augmentations: draw parameters per sample, then change whole batches by them."""
-
-
-@hookspec
-def segplug_optimizers() -> Iterable[Component[OptimizerFactory]]:  # type: ignore[empty-body]
-    """Optimisers: functions from parameters, learning rate and weight decay to a torch optimiser."""
-
-
-@hookspec
-def segplug_schedules() -> Iterable[Component[Schedule]]:  # type: ignore[empty-body]
-    """Schedules: functions from the place in the training to the learning rate."""
-
-
-@hookspec
-def segplug_splitters() -> Iterable[Component[Splitter]]:  # type: ignore[empty-body]
-    """Splitters: functions from case names to folds."""
-
-
-@hookspec
-def segplug_trainers() -> Iterable[Component[Trainer]]:  # type: ignore[empty-body]
-    """Trainers: frozen dataclasses of settings with a `train` method."""
-
-
-@hookspec
-def segplug_postprocessors() -> Iterable[Component[Postprocessor]]:  # type: ignore[empty-body]
-    """Postprocessors: pairs of `fit` (decide on validation predictions) and `apply`."""
-
-
-@hookspec
-def segplug_metrics() -> Iterable[Component[Metric]]:  # type: ignore[empty-body]
-    """Metrics: functions comparing one class of a prediction with the reference."""
-
-
-@hookspec
-def segplug_predictors() -> Iterable[Component[Predictor]]:  # type: ignore[empty-body]
-    """Predictors: inference engines that turn preprocessed images into logits."""
-
-
-@hookspec
-def segplug_stores() -> Iterable[Component[StoreFactory]]:  # type: ignore[empty-body]
-    """Stores: where and how preprocessed cases are kept."""
-
-
-@hookspec
-def segplug_executors() -> Iterable[Component[Executor]]:  # type: ignore[empty-body]
-    """Executors: run one function over many cases, in this process, in others, on other machines."""
-
-
-@hookspec
-def segplug_converters() -> Iterable[Component[Converter]]:  # type: ignore[empty-body]
-    """Converters: make a raw data set of nnU-Net's layout from something else."""
-
-
-# --- choice hooks --------------------------------------------------------------------------------------------------
+for _kind in KINDS.values():
+    setattr(Providers, _kind.hook, staticmethod(_provider(_kind)))
 
 
 @hookspec(firstresult=True)
@@ -151,9 +55,6 @@ def segplug_choose_normalizer(channel_name: str) -> str | None:
 @hookspec(firstresult=True)
 def segplug_choose_trainer(plan: Plan, configuration: str) -> str | None:
     """Name the trainer for a configuration, or None. Asked when neither plan nor user names one."""
-
-
-# --- event hooks ---------------------------------------------------------------------------------------------------
 
 
 @hookspec

@@ -1,9 +1,10 @@
-"""The one table of component kinds. Validation, listings, docs and conformance checks are driven by it."""
+"""The one table of component kinds. Provider hooks, validation, listings, docs and conformance checks come from it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from importlib import import_module
 
 
 class Style(Enum):
@@ -17,7 +18,7 @@ class Style(Enum):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of component: its plural name, the protocol that it implements and how it is used."""
+    """A kind of component: its plural name, the protocol in `segplug.protocols` that it has to satisfy, its style."""
 
     name: str
     protocol: str
@@ -29,32 +30,34 @@ class Kind:
         """Name of the provider hook."""
         return f"segplug_{self.name}"
 
-
-def _kind(name: str, protocol: str, style: Style, summary: str) -> tuple[str, Kind]:
-    return name, Kind(name, f"segplug.protocols.{protocol}", style, summary)
+    def load_protocol(self) -> type:
+        """The protocol's class. Importing it imports NumPy, never torch."""
+        found: type = getattr(import_module("segplug.protocols"), self.protocol)
+        return found
 
 
 _F, _O = Style.FUNCTION, Style.OBJECT
 
-KINDS: dict[str, Kind] = dict(
-    (
-        _kind("readers", "reader:Reader", _F, "files of one case -> Image"),
-        _kind("writers", "writer:Writer", _F, "Labels -> a file"),
-        _kind("normalizers", "normalizer:Normalizer", _F, "one channel -> normalised channel"),
-        _kind("resamplers", "resampler:Resampler", _F, "array, shape and spacings -> resampled array"),
-        _kind("planners", "planner:Planner", _F, "fingerprint, labels and budget -> Plan"),
-        _kind("architectures", "architecture:Architecture", _F, "its part of the plan -> network"),
-        _kind("losses", "loss:Loss", _O, "logits and target -> scalar"),
-        _kind("augmentations", "augmentation:Augmentation", _O, "batch and drawn parameters -> batch"),
-        _kind("optimizers", "optimizer:OptimizerFactory", _F, "parameters and learning rate -> optimiser"),
-        _kind("schedules", "schedule:Schedule", _F, "place in the training -> learning rate"),
-        _kind("splitters", "splitter:Splitter", _F, "case names -> training and validation cases"),
-        _kind("trainers", "trainer:Trainer", _O, "the training loop and its settings"),
-        _kind("postprocessors", "postprocessor:Postprocessor", _O, "fit and apply a clean-up of predictions"),
-        _kind("metrics", "metric:Metric", _F, "reference and predicted mask -> number"),
-        _kind("predictors", "predictor:Predictor", _O, "inference engine: Image -> Prediction"),
-        _kind("stores", "store:StoreFactory", _F, "where preprocessed cases are kept"),
-        _kind("executors", "executor:Executor", _O, "runs a function over cases"),
-        _kind("converters", "converter:Converter", _F, "foreign data set -> nnU-Net raw data set"),
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("readers", "Reader", _F, "from the files of one case to an Image"),
+        Kind("writers", "Writer", _F, "put Labels into a file that other programs read"),
+        Kind("normalizers", "Normalizer", _F, "normalise one channel, given a mask and the channel's statistics"),
+        Kind("resamplers", "Resampler", _F, "bring an array to the shape wanted, given both spacings"),
+        Kind("planners", "Planner", _F, "from fingerprint, data set description and budget to a Plan"),
+        Kind("architectures", "Architecture", _F, "from channel counts and their part of the plan to a network"),
+        Kind("losses", "Loss", _O, "from logits and target to a scalar; deep supervision is added around them"),
+        Kind("augmentations", "Augmentation", _O, "draw parameters per sample, then change whole batches by them"),
+        Kind("optimizers", "OptimizerFactory", _F, "from parameters and learning rate to a torch optimiser"),
+        Kind("schedules", "Schedule", _F, "from the place in the training to the learning rate"),
+        Kind("splitters", "Splitter", _F, "from case names to folds"),
+        Kind("trainers", "Trainer", _O, "the training loop; its settings are the fields of a frozen dataclass"),
+        Kind("postprocessors", "Postprocessor", _O, "decide on a clean-up by validation predictions, and apply it"),
+        Kind("metrics", "Metric", _F, "compare one class of a prediction with the reference"),
+        Kind("predictors", "Predictor", _O, "inference engines: from an Image to a Prediction"),
+        Kind("stores", "StoreFactory", _F, "where and how preprocessed cases are kept"),
+        Kind("executors", "Executor", _O, "run a function over many cases, here or elsewhere"),
+        Kind("converters", "Converter", _F, "make a raw data set of nnU-Net's layout from something else"),
     )
-)
+}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from importlib import import_module
 from importlib.metadata import Distribution, distributions
 from typing import Any
 
 import pluggy
 
+from segplug import __version__
 from segplug.kernel import hookspecs
-from segplug.kernel.component import API_VERSION, PROJECT, Component
+from segplug.kernel.component import API_VERSION, PROJECT, Component, locate
 from segplug.kernel.kinds import KINDS, Kind
 
 ENTRY_POINT_GROUP = "segplug"
@@ -21,7 +22,7 @@ BUILTIN_MODULES = ("segplug_builtin",)
 """Loaded first, from this tuple alone: no entry point can claim to be built in."""
 
 
-class State(str, Enum):
+class State(StrEnum):
     """What became of a plugin."""
 
     ACTIVE = "active"
@@ -34,7 +35,7 @@ class State(str, Enum):
 class PluginRecord:
     """One installed plugin: where it comes from and whether it can be used.
 
-    `reason` says why it is not active; it is empty for an active plugin.
+    `reason` says why it is not active; it is empty for an active plugin, whose `hooks` are those that it implements.
     """
 
     name: str
@@ -43,27 +44,46 @@ class PluginRecord:
     version: str
     state: State = State.ACTIVE
     reason: str = ""
+    hooks: tuple[str, ...] = ()
 
     @property
     def builtin(self) -> bool:
         return self.name == BUILTIN
 
+    @property
+    def full_name(self) -> str:
+        """Tells plugins apart whose distributions gave them the same name."""
+        return f"{self.name}@{self.distribution}"
+
+    def __str__(self) -> str:
+        return f"plugin {self.name!r} ({self.distribution} {self.version})"
+
 
 @dataclass(frozen=True)
 class Provided:
-    """A component together with the plugin that provides it."""
+    """A component together with the plugin that provides it, and the name by which it was `asked` for."""
 
     kind: Kind
     component: Component[Any]
     plugin: PluginRecord
+    asked: str = field(default="", compare=False)
 
     @property
     def qualified_name(self) -> str:
         """`plugin:name`, which names this one and no other."""
         return f"{self.plugin.name}:{self.component.name}"
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Every unqualified name it answers to."""
+        return frozenset((self.component.name, *self.component.aliases))
+
     def answers_to(self, name: str) -> bool:
-        return name == self.component.name or name in self.component.aliases
+        return name in self.names
+
+
+class PluginShapeError(Exception):
+    """A plugin's hooks are not what the specification says."""
 
 
 class PluginHost:
@@ -73,40 +93,42 @@ class PluginHost:
         self._block = frozenset(block)
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
+        self._manager.add_hookspecs(hookspecs.Providers)
         self.records: dict[str, PluginRecord] = {}
         self.provided: list[Provided] = []
         for module in BUILTIN_MODULES:
-            self._register(import_module(module), PluginRecord(BUILTIN, module, "segplug", _own_version()))
-        for record in installed_plugins() if discover else ():
-            self.load(record)
+            builtin = self._register(import_module(module), PluginRecord(BUILTIN, module, "segplug", __version__))
+            if builtin.reason:
+                raise RuntimeError(f"{builtin} is broken: {builtin.reason}")
+        found = installed_plugins() if discover else []
+        self.blocked_in_vain = sorted(self._block - {n for r in found for n in (r.name, r.full_name)})
+        for record in found:
+            self._load(record, [other for other in found if other.name == record.name and other is not record])
 
     @property
     def hook(self) -> pluggy.HookRelay:
         return self._manager.hook
 
-    def load(self, record: PluginRecord) -> PluginRecord:
-        """Import and register an installed plugin; returns its record as it then stands."""
-        if record.name in self._block:
-            return self._keep(record, State.BLOCKED, "blocked in the settings ([plugins] block)")
-        if record.name in self.records:
-            other = self.records[record.name]
-            reason = (
-                f"the plugin name {record.name!r} is reserved for segplug itself"
-                if other.builtin
-                else f"the plugin name {record.name!r} is also claimed by {other.distribution} {other.version}"
-            )
-            # kept under a name of its own, so that neither hides the other
-            record = PluginRecord(f"{record.name}@{record.distribution}", *_but_name(record))
-            return self._keep(record, State.BROKEN, reason)
-        try:
-            plugin = import_module(record.module)
-        except Exception as error:  # anything a stranger's import can raise
-            return self._keep(record, State.BROKEN, f"cannot be imported: {type(error).__name__}: {error}")
-        return self._register(plugin, record)
-
     def register(self, plugin: object, name: str) -> PluginRecord:
         """Register a plugin object of this process: a progress display, or a plugin under test."""
         return self._register(plugin, PluginRecord(name, type(plugin).__module__, "(this process)", "-"))
+
+    def _load(self, record: PluginRecord, rivals: Sequence[PluginRecord]) -> PluginRecord:
+        """Import and register an installed plugin. Of several that claim one name none is taken."""
+        kept = replace(record, name=record.full_name) if rivals or record.builtin else record
+        if not self._block.isdisjoint((record.name, record.full_name)):
+            return self._keep(kept, State.BLOCKED, "blocked in the settings ([plugins] block)")
+        if record.builtin or ":" in record.name:
+            return self._keep(kept, State.BROKEN, f"a plugin cannot be called {record.name!r}")
+        also = [f"{r.distribution} {r.version}" for r in rivals if r.full_name not in self._block]
+        if also:
+            reason = f"the name {record.name!r} is also claimed by {' and '.join(also)}; block one ('{kept.name}')"
+            return self._keep(kept, State.BROKEN, reason)
+        try:
+            plugin = locate(record.module)
+        except (Exception, SystemExit) as error:  # anything a stranger's import can raise
+            return self._keep(record, State.BROKEN, f"cannot be imported: {type(error).__name__}: {error}")
+        return self._register(plugin, record)
 
     def _register(self, plugin: object, record: PluginRecord) -> PluginRecord:
         speaks = getattr(plugin, "segplug_api_version", API_VERSION)
@@ -115,27 +137,34 @@ class PluginHost:
             return self._keep(record, State.INCOMPATIBLE, reason)
         try:
             self._manager.register(plugin, record.name)
-            self._refuse_unknown_hooks(plugin)
+            record = replace(record, hooks=self._implemented(plugin, record.name))
             provided = list(self._collect(record))
         except Exception as error:
             if self._manager.has_plugin(record.name):
                 self._manager.unregister(name=record.name)
-            return self._keep(record, State.BROKEN, f"{type(error).__name__}: {error}")
+            told = isinstance(error, (PluginShapeError, pluggy.PluginValidationError))
+            reason = str(error) if told else f"{type(error).__name__}: {error}"
+            return self._keep(replace(record, hooks=()), State.BROKEN, reason)
         self.provided += provided
         return self._keep(record, State.ACTIVE, "")
 
     def _keep(self, record: PluginRecord, state: State, reason: str) -> PluginRecord:
-        kept = PluginRecord(*(getattr(record, f) for f in _IDENTITY), state, reason)
-        self.records[kept.name] = kept
+        self.records[record.name] = kept = replace(record, state=state, reason=reason)
         return kept
 
-    def _refuse_unknown_hooks(self, plugin: object) -> None:
-        for name in dir(plugin):
-            marked = self._manager.parse_hookimpl_opts(plugin, name)
-            if marked is None or marked.get("optionalhook"):
-                continue
-            if not hasattr(hookspecs, marked.get("specname") or name):
-                raise PluginShapeError(f"hook {name!r} does not exist in segplug")
+    def _implemented(self, plugin: object, name: str) -> tuple[str, ...]:
+        """Names of the hooks that a plugin implements, all of them known and none wrapped around those of others."""
+        self._manager.check_pending()
+        callers = self._manager.get_hookcallers(plugin) or []
+        for caller in callers:
+            for implementation in caller.get_hookimpls():
+                if implementation.plugin_name == name and (implementation.wrapper or implementation.hookwrapper):
+                    raise PluginShapeError(f"{caller.name} is a hook wrapper; segplug's hooks cannot be wrapped")
+        if not callers:
+            raise PluginShapeError(
+                "implements no hook: is @hookimpl missing, or does the entry point name another module?"
+            )
+        return tuple(sorted(caller.name for caller in callers))
 
     def _collect(self, record: PluginRecord) -> Iterator[Provided]:
         """Call the provider hooks of one plugin and check what they yield."""
@@ -147,39 +176,20 @@ class PluginHost:
                 for component in implementation.function() or ():
                     if not isinstance(component, Component):
                         raise PluginShapeError(f"{kind.hook} yielded {component!r}; expected segplug.Component")
-                    if ":" in component.name or not component.name.strip():
-                        raise PluginShapeError(f"{kind.hook}: {component.name!r} is no valid component name")
-                    names = {component.name, *component.aliases}
-                    if names & seen:
-                        raise PluginShapeError(f"{kind.hook} yields {sorted(names & seen)} more than once")
-                    seen |= names
-                    yield Provided(kind, component, record)
-
-
-class PluginShapeError(Exception):
-    """A plugin's hooks are not what the specification says."""
-
-
-_IDENTITY = ("name", "module", "distribution", "version")
-
-
-def _but_name(record: PluginRecord) -> tuple[str, str, str]:
-    return record.module, record.distribution, record.version
-
-
-def _own_version() -> str:
-    from segplug import __version__
-
-    return __version__
+                    provided = Provided(kind, component, record)
+                    if provided.names & seen:
+                        raise PluginShapeError(f"{kind.hook} yields {sorted(provided.names & seen)} more than once")
+                    seen |= provided.names
+                    yield provided
 
 
 def installed_plugins(found: Iterable[Distribution] | None = None) -> list[PluginRecord]:
     """Plugins announced by the installed distributions, in a fixed order; nothing is imported."""
-    records = {}
+    records: dict[tuple[str, str], PluginRecord] = {}
     for distribution in distributions() if found is None else found:
-        name = distribution.metadata["Name"] or "?"
         for point in distribution.entry_points:
             if point.group == ENTRY_POINT_GROUP:
+                name = distribution.metadata["Name"] or "?"
                 record = PluginRecord(point.name, point.value, name, distribution.version)
-                records.setdefault((name, point.name), record)
+                records.setdefault((name, point.name), record)  # the first on the path is the one that is imported
     return [records[key] for key in sorted(records)]

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from segplug.errors import PluginError
+from segplug.errors import PluginError, SegplugError
 from segplug.kernel.plugins import Provided
 from segplug.kernel.registry import Registry
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """One component used: its kind and name, and the plugin and distribution it came from."""
+    """One component used: its kind, the name it was asked for by, and the plugin and distribution it came from."""
 
     kind: str
     name: str
@@ -23,8 +23,8 @@ class Provenance:
 
     @classmethod
     def of(cls, provided: Provided) -> Provenance:
-        plugin = provided.plugin
-        return cls(provided.kind.name, provided.component.name, plugin.name, plugin.distribution, plugin.version)
+        plugin, name = provided.plugin, provided.asked or provided.component.name
+        return cls(provided.kind.name, name, plugin.name, plugin.distribution, plugin.version)
 
 
 def record(used: Iterable[Provided]) -> list[dict[str, str]]:
@@ -42,8 +42,8 @@ def differences(recorded: Sequence[Mapping[str, Any]], registry: Registry) -> li
         then = Provenance(*(str(entry.get(f, "?")) for f in ("kind", "name", "plugin", "distribution", "version")))
         was = f"{then.kind}: {then.name!r} was provided by plugin {then.plugin!r} ({then.distribution} {then.version})"
         try:
-            now = Provenance.of(registry.resolve(then.kind, then.name))
-        except PluginError as error:
+            now = Provenance.of(registry.find(then.kind, then.name))
+        except SegplugError as error:
             found.append(f"{was}; now: {error} Install it: pip install {then.distribution}=={then.version}")
             continue
         if now.plugin != then.plugin:

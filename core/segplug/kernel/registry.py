@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -12,42 +13,54 @@ from segplug.errors import PluginError, UsageError
 from segplug.kernel.kinds import KINDS, Kind, Style
 from segplug.kernel.plugins import PluginHost, Provided, State
 from segplug.model.component_ref import ComponentRef
+from segplug.protocols.conformance import mismatch
 
 
 class Registry:
     """Resolves names to components.
 
     Precedence: a qualified ``plugin:name``; a pin of the project (``[pins]`` in ``segplug.toml``); the one installed
-    plugin whose component says ``replaces=True``; the built-in component.
+    plugin whose component says ``replaces=True``; the built-in component. All names of a built-in component stand for
+    it: what replaces or pins one of them does so for all.
     """
 
     def __init__(self, host: PluginHost, pins: Mapping[str, str] | None = None) -> None:
         self._host = host
         self._pins = dict(pins or {})
         self._used: dict[tuple[str, str], Provided] = {}
-        for pin in self._pins:
+        for pin, target in self._pins.items():
             kind, _, name = pin.partition(".")
             if kind not in KINDS or not name:
                 raise UsageError(f"pin {pin!r}: expected '<kind>.<name>', with a kind of: {', '.join(KINDS)}")
+            if ":" not in target:
+                raise UsageError(f"pin {pin} = {target!r}: expected 'plugin:name'")
 
     def all(self, kind: str) -> list[Provided]:
         """Every component of a kind, built-ins first."""
-        return [p for p in self._host.provided if p.kind is _kind(kind)]
+        wanted = _kind(kind)
+        return [p for p in self._host.provided if p.kind is wanted]
 
     def names(self, kind: str) -> list[str]:
         """Names (no aliases) of a kind's components."""
         return sorted({p.component.name for p in self.all(kind)})
 
-    def resolve(self, kind: str, name: str) -> Provided:
+    def find(self, kind: str, name: str) -> Provided:
         """Find the component of a kind that a name stands for.
 
         Raises:
             UsageError: the kind does not exist.
             PluginError: the name is unknown, shadowed without ``replaces=True``, or claimed by several plugins.
         """
-        found = self._find(_kind(kind), name)
-        self._used[kind, found.component.name] = found
+        return replace(self._find(_kind(kind), name), asked=name)
+
+    def resolve(self, kind: str, name: str) -> Provided:
+        """The same as `find`, and remember it as used, for the provenance of a run."""
+        self._used[kind, name] = found = self.find(kind, name)
         return found
+
+    def used(self) -> list[Provided]:
+        """Components resolved so far, sorted by kind and the name that was asked for."""
+        return [self._used[key] for key in sorted(self._used)]
 
     def build(self, kind: str, ref: ComponentRef | str, **offered: Any) -> Any:
         """Return the component for a reference, ready to be used.
@@ -56,122 +69,109 @@ class Registry:
         from the options and from those of `offered` that its signature names.
 
         Raises:
-            PluginError: it cannot be found or imported, or does not take the options.
+            PluginError: it cannot be found or imported, does not take the options, or is not what its protocol says.
         """
         ref = ComponentRef(ref) if isinstance(ref, str) else ref
         provided = self.resolve(kind, ref.name)
-        factory = self.load(provided)
-        options = dict(ref.options)
-        if provided.kind.style is Style.FUNCTION:
-            _check_options(provided, factory, options, partial_call=True)
-            return partial(factory, **options) if options else factory
-        accepted = _parameters(factory)
-        given = {name: value for name, value in offered.items() if accepted is None or name in accepted}
-        _check_options(provided, factory, {**given, **options}, partial_call=False)
-        return factory(**{**given, **options})
+        factory, options = self.load(provided), dict(ref.options)
+        is_object = provided.kind.style is Style.OBJECT
+        signature = _signature(factory)
+        takes = {p.name for p in signature.parameters.values() if p.kind in _BY_NAME} if signature else set()
+        if is_object:
+            offers = {name: value for name, value in offered.items() if name in takes or signature is None}
+            options = {**offers, **options}
+        try:
+            if signature is not None:
+                (signature.bind if is_object else signature.bind_partial)(**options)
+            built = factory(**options) if is_object else partial(factory, **options) if options else factory
+        except (TypeError, ValueError) as error:
+            raise PluginError(
+                f"{kind}: {provided.qualified_name} cannot be made from the options {dict(ref.options)}: {error}. "
+                f"It takes: {', '.join(sorted(takes)) or 'no options'}"
+            ) from error
+        problem = mismatch(built, provided.kind.load_protocol())
+        if problem:
+            what = f"{kind}: {provided.component.name!r} of {provided.plugin}"
+            raise PluginError(f"{what} is no {provided.kind.protocol}: {problem}")
+        return built
 
     def load(self, provided: Provided) -> Callable[..., Any]:
         """Import the implementation behind a component, naming the plugin if that fails."""
         try:
             return provided.component.load()
         except Exception as error:
-            plugin = provided.plugin
             raise PluginError(
-                f"{provided.kind.name}: {provided.component.name!r} of plugin {plugin.name!r} ({plugin.distribution} "
-                f"{plugin.version}) cannot be loaded: {type(error).__name__}: {error}"
+                f"{provided.kind.name}: {provided.component.name!r} of {provided.plugin} cannot be loaded: "
+                f"{type(error).__name__}: {error}"
             ) from error
+
+    def in_force(self, kind: str, name: str) -> Provided | str:
+        """What a name stands for now, or why it stands for nothing."""
+        try:
+            return self._find(_kind(kind), name)
+        except PluginError as error:
+            return str(error)
 
     def replacements(self) -> list[tuple[Provided, Provided]]:
         """Pairs (built-in, what stands in for it) now in force."""
-        pairs = []
-        for builtin in self._host.provided:
-            if builtin.plugin.builtin:
-                try:
-                    inforce = self._find(builtin.kind, builtin.component.name)
-                except PluginError:
-                    continue
-                if inforce is not builtin:
-                    pairs.append((builtin, inforce))
-        return pairs
+        builtins = [p for p in self._host.provided if p.plugin.builtin]
+        pairs = [(p, self.in_force(p.kind.name, p.component.name)) for p in builtins]
+        return [(old, new) for old, new in pairs if isinstance(new, Provided) and new != old]
 
-    def conflicts(self) -> list[str]:
-        """What would be an error if it were asked for, one text each."""
-        problems = []
-        for kind in KINDS.values():
-            for name in self.names(kind.name):
-                try:
-                    self._find(kind, name)
-                except PluginError as error:
-                    problems.append(str(error))
-        return problems
+    def problems(self) -> list[str]:
+        """What would be an error if it were asked for, and settings that have no effect; one text each."""
+        names = [(p.kind.name, p.component.name) for p in self._host.provided]
+        names += [(kind, name) for kind, _, name in (pin.partition(".") for pin in self._pins)]
+        found = [text for text in (self.in_force(*pair) for pair in names) if isinstance(text, str)]
+        found += [f"[plugins] block: no plugin {name!r} is installed" for name in self._host.blocked_in_vain]
+        return list(dict.fromkeys(found))
 
-    def used(self) -> list[Provided]:
-        """Components resolved so far, for the provenance of a run."""
-        return [self._used[key] for key in sorted(self._used)]
-
-    def _find(self, kind: Kind, name: str) -> Provided:
+    def _find(self, kind: Kind, name: str, pin: str = "") -> Provided:
         candidates = self.all(kind.name)
         plugin, colon, rest = name.partition(":")
         if colon:
             matches = [p for p in candidates if p.plugin.name == plugin and p.answers_to(rest)]
             if not matches:
-                raise self._unknown(kind, name, candidates)
+                raise self._unknown(kind, name, candidates, pin)
             return matches[0]
-        matches = [p for p in candidates if p.answers_to(name)]
-        if not matches:
+        builtin = next((p for p in candidates if p.plugin.builtin and p.answers_to(name)), None)
+        meant = {name} if builtin is None else builtin.names
+        for key in (f"{kind.name}.{n}" for n in (name, *sorted(meant - {name}))):
+            if key in self._pins:
+                return self._find(kind, self._pins[key], pin=key)
+        outside = [p for p in candidates if not p.plugin.builtin and p.names & meant]
+        if builtin is not None:
+            for shadow in (p for p in outside if not p.component.replaces):
+                raise PluginError(
+                    f"{shadow.plugin} has a component {shadow.component.name!r} among the {kind.name}, the name of a "
+                    f"built-in one, without replaces=True. Ask for {shadow.qualified_name!r} or "
+                    f"{builtin.qualified_name!r}, pin one in segplug.toml ({_pin_line(name, shadow)}), or ask its "
+                    "author to set replaces=True"
+                )
+        if len(outside) > 1:
+            raise PluginError(
+                f"{' and '.join(str(p.plugin) for p in outside)} both provide {name!r} among the {kind.name}. "
+                f"Choose one in segplug.toml: {' or '.join(_pin_line(name, p) for p in outside)}"
+            )
+        found = outside[0] if outside else builtin
+        if found is None:
             raise self._unknown(kind, name, candidates)
-        # an alias leads to a component's own name first, so that replacing that name replaces the alias too
-        canonical = next((p.component.name for p in matches if p.plugin.builtin), None)
-        if canonical is not None:
-            matches += [p for p in candidates if p.component.name == canonical and p not in matches]
-        for key in (name, canonical):
-            pin = self._pins.get(f"{kind.name}.{key}")
-            if pin is not None:
-                if ":" not in pin:
-                    raise UsageError(f"pin {kind.name}.{key} = {pin!r}: expected 'plugin:name'")
-                return self._find(kind, pin)
-        return _choose(kind, name, matches)
+        return found
 
-    def _unknown(self, kind: Kind, name: str, candidates: Iterable[Provided]) -> PluginError:
-        known = {n for p in candidates for n in (p.component.name, *p.component.aliases, p.qualified_name)}
+    def _unknown(self, kind: Kind, name: str, candidates: Iterable[Provided], pin: str = "") -> PluginError:
+        known = {n for p in candidates for n in (*p.names, p.qualified_name)}
         near = get_close_matches(name, known, n=1, cutoff=0.5)
-        text = f"no component {name!r} among the {kind.name}."
+        text = f"no component {name!r} among the {kind.name}" + (f", to which {pin} is pinned." if pin else ".")
         text += f" Did you mean {near[0]!r}?" if near else ""
         text += f" There are: {', '.join(self.names(kind.name)) or 'none'}."
         for record in self._host.records.values():
             if record.state is not State.ACTIVE:
-                text += f" Plugin {record.name!r} is {record.state.value}: {record.reason}."
+                text += f" {str(record).capitalize()} is {record.state.value}: {record.reason}."
         return PluginError(text)
 
 
-def _choose(kind: Kind, name: str, matches: list[Provided]) -> Provided:
-    builtin = [p for p in matches if p.plugin.builtin]
-    outside = [p for p in matches if not p.plugin.builtin]
-    if not outside:
-        return builtin[0]
-    if builtin:
-        shadowing = [p for p in outside if not p.component.replaces]
-        if shadowing:
-            raise PluginError(
-                f"{_who(shadowing[0])} has a component {shadowing[0].component.name!r} among the {kind.name}, the name of "
-                f"a built-in one, without replaces=True. Name it as {shadowing[0].qualified_name!r}, pin one in "
-                f"segplug.toml ({_pin(kind, name, shadowing[0])}), or ask its author to set replaces=True"
-            )
-    if len(outside) > 1:
-        raise PluginError(
-            f"{' and '.join(map(_who, outside))} both provide {name!r} among the {kind.name}. Choose one in segplug.toml: "
-            + " or ".join(_pin(kind, name, p) for p in outside)
-        )
-    return outside[0]
-
-
-def _who(provided: Provided) -> str:
-    plugin = provided.plugin
-    return f"plugin {plugin.name!r} ({plugin.distribution} {plugin.version})"
-
-
-def _pin(kind: Kind, name: str, provided: Provided) -> str:
-    return f'[pins] "{kind.name}.{name}" = "{provided.qualified_name}"'
+def _pin_line(name: str, provided: Provided) -> str:
+    return f'[pins] "{provided.kind.name}.{name}" = "{provided.qualified_name}"'
 
 
 def _kind(name: str) -> Kind:
@@ -182,25 +182,11 @@ def _kind(name: str) -> Kind:
     return KINDS[name]
 
 
-def _parameters(function: Callable[..., Any]) -> set[str] | None:
-    """Names that may be given by keyword; None where the signature cannot be read."""
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # C functions do not tell theirs
         return None
-    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-
-
-def _check_options(provided: Provided, factory: Callable[..., Any], options: dict[str, Any], partial_call: bool) -> None:
-    try:
-        signature = inspect.signature(factory)
-    except (TypeError, ValueError):
-        return
-    try:
-        (signature.bind_partial if partial_call else signature.bind)(**options)
-    except TypeError as error:
-        takes = ", ".join(sorted(_parameters(factory) or ())) or "no options"
-        raise PluginError(
-            f"{provided.kind.name}: {provided.qualified_name} cannot be made from the options {sorted(options)}: {error}. "
-            f"It takes: {takes}"
-        ) from error
