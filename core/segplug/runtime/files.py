@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape as glob_escape
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -34,6 +35,12 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def remove_partials(path: Path) -> None:
+    """Remove what interrupted writes of `path` left beside it. Only for files that nobody else writes at the time."""
+    for partial in path.parent.glob(f"{PARTIAL}{'[0-9a-f]' * 12}-{glob_escape(path.name)}"):
+        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
