@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
 
+from segplug.cli.main import COMMAND_GROUP, COMMANDS
 from segplug.cli.shell import Format, FormatOption, new_app, say, settings_of, show
 from segplug.errors import PluginError
-from segplug.kernel import KINDS, Kernel
+from segplug.kernel import KINDS, Kernel, Provided
 
 app = new_app("What is installed, what is in force, and why something is not.", group=True)
 
 KindOption = Annotated[str | None, typer.Option("--kind", help=f"Only this kind: {', '.join(KINDS)}.")]
 
+COLUMNS = ("kind", "name", "qualified_name", "distribution", "version", "state", "summary")
+
 
 @app.command("list")
 def list_(ctx: typer.Context, kind: KindOption = None, output: FormatOption = Format.TABLE) -> None:
-    """List components by kind, the plugin behind each, and plugins that are not active."""
+    """List components by kind with the plugin behind each, then the plugins and commands that others installed."""
     kernel = _kernel(ctx)
-    kinds = [kind] if kind is not None else list(KINDS)
-    rows = []
-    for name in kinds:
-        for provided in kernel.registry.all(name):
-            component, plugin = provided.component, provided.plugin
-            state = _standing(kernel, name, provided.qualified_name, component.name)
-            rows.append(
-                [
-                    name,
-                    component.name,
-                    provided.qualified_name,
-                    plugin.distribution,
-                    plugin.version,
-                    state,
-                    component.summary,
-                ]
-            )
-    columns = ["kind", "name", "qualified_name", "distribution", "version", "state", "summary"]
+    rows = [_row(kernel, p) for name in (KINDS if kind is None else [kind]) for p in kernel.registry.all(name)]
     if kind is None:
-        for record in kernel.plugins:
-            if record.reason:
-                where = [record.distribution, record.version, record.state.value, record.reason]
-                rows.append(["(plugin)", record.name, record.name, *where])
-    show(columns, rows, output)
-    for problem in kernel.registry.conflicts():
-        say(f"conflict: {problem}")
+        rows += [
+            [
+                "plugin",
+                r.name,
+                r.name,
+                r.distribution,
+                r.version,
+                r.state.value,
+                r.reason or f"hooks: {', '.join(r.hooks)}",
+            ]
+            for r in kernel.plugins
+            if not r.builtin
+        ]
+        rows += _command_rows()
+    show(COLUMNS, rows, output)
+    for problem in kernel.registry.problems():
+        say(f"problem: {problem}")
 
 
 @app.command("show")
@@ -59,16 +56,17 @@ def show_(
     for record in kernel.plugins:
         if record.name == name:
             rows.append(["plugin", f"{record.name} ({record.distribution} {record.version}), {record.module}"])
-            rows.append(["state", f"{record.state.value} {record.reason}".strip()])
+            rows.append(["state", f"{record.state.value}: {record.reason}" if record.reason else record.state.value])
+            rows += [["hook", hook] for hook in record.hooks]
     for kind in KINDS.values():
         for provided in kernel.registry.all(kind.name):
             component = provided.component
             if name in (provided.plugin.name, provided.qualified_name) or provided.answers_to(name):
-                rows.append([f"{kind.name} component", f"{provided.qualified_name}: {component.summary}"])
-                rows.append(["  aliases", ", ".join(component.aliases)] if component.aliases else ["  aliases", "-"])
+                rows.append(["component", f"{provided.qualified_name} among the {kind.name}: {component.summary}"])
+                rows += [["  alias", alias] for alias in component.aliases]
                 rows.append(["  implementation", str(component.factory)])
-                rows.append(["  protocol", f"{kind.protocol} ({kind.style.value} style)"])
-                rows.append(["  state", _standing(kernel, kind.name, provided.qualified_name, component.name)])
+                rows.append(["  protocol", f"segplug.protocols.{kind.protocol} ({kind.style.value} style)"])
+                rows.append(["  state", _standing(kernel, provided)])
     if not rows:
         raise PluginError(f"no plugin or component is called {name!r}; `segplug plugins list` shows what there is")
     show(["what", "value"], rows, output)
@@ -79,12 +77,29 @@ def _kernel(ctx: typer.Context) -> Kernel:
     return Kernel(pins=settings.pins, block=settings.block)
 
 
-def _standing(kernel: Kernel, kind: str, qualified: str, name: str) -> str:
+def _row(kernel: Kernel, provided: Provided) -> list[str]:
+    component, plugin = provided.component, provided.plugin
+    where = [provided.qualified_name, plugin.distribution, plugin.version]
+    return [provided.kind.name, component.name, *where, _standing(kernel, provided), component.summary]
+
+
+def _standing(kernel: Kernel, provided: Provided) -> str:
     """Whether a component is what its name stands for now."""
-    try:
-        inforce = kernel.registry.resolve(kind, name)
-    except PluginError:
+    inforce = kernel.registry.in_force(provided.kind.name, provided.component.name)
+    if isinstance(inforce, str):
         return "conflict"
-    if inforce.qualified_name == qualified:
-        return "in force"
-    return f"replaced by {inforce.qualified_name}"
+    return "in force" if inforce == provided else f"replaced by {inforce.qualified_name}"
+
+
+def _command_rows() -> list[list[str]]:
+    """Commands of other distributions, read from their metadata; none is imported."""
+    points = sorted(
+        {(p.name, p.value, p.dist.name, p.dist.version) for p in entry_points(group=COMMAND_GROUP) if p.dist}
+    )
+    names = [name for name, *_ in points]
+    rows = []
+    for name, value, distribution, version in points:
+        state = "in force" if names.count(name) == 1 else "conflict"
+        state = "ignored: the name of a built-in command" if name in COMMANDS else state
+        rows.append(["command", name, name, distribution, version, state, value])
+    return rows

@@ -68,7 +68,7 @@ def open_project(ctx: typer.Context, workers: int | None = None, **folders: Path
         ProgressDisplay() as display,
         Project(Workspace(**roots), kernel, workers=workers, executor=settings.executor) as project,
     ):
-        kernel.register(display, "progress")
+        kernel.register(display, "segplug-progress")
         yield project
 
 
