@@ -141,7 +141,7 @@ def segplug_trainers() -> Iterable[Component[Any]]:
     yield Component(
         "nnunet", f"{at}.nnunet:NNUNetTrainer", "nnU-Net's schedule: 1000 epochs of SGD", ("nnUNetTrainer",)
     )
-    yield Component("short", f"{at}.short:ShortTrainer", "AdamW, one cycle, a few thousand iterations")
+    yield Component("short", f"{at}.short:short_trainer", "AdamW, one cycle, a few thousand iterations")
 
 
 @hookimpl

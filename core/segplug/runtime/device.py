@@ -1,0 +1,83 @@
+"""Where to compute and with which numbers."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from segplug.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device for `auto` (CUDA, else MPS, else CPU) or for a name such as `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises:
+        UsageError: there is no such device on this machine.
+    """
+    import torch
+
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps") from None
+    there = {"cpu": True, "cuda": has_cuda, "mps": has_mps}.get(device.type)
+    if there is None:
+        raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
+    if not there or (device.index or 0) >= (torch.cuda.device_count() if device.type == "cuda" else 1):
+        raise UsageError(
+            f"--device {name}: this machine has none that torch can use; --device auto takes what there is"
+        )
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """`fp32`, `bf16` or `fp16` for a name of `PRECISIONS`.
+
+    `auto` is the fastest that trains as well as fp32: bf16 on a CPU with instructions for it (twice as fast there) and
+    on a GPU that has it, fp16 on other GPUs, else fp32.
+
+    Raises:
+        UsageError: the name is unknown, or it is fp16 on a device other than a GPU.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision {name}: expected one of {', '.join(PRECISIONS)}")
+    if name == "fp16" and device.type != "cuda":
+        raise UsageError("--precision fp16 needs a CUDA device; bf16 and fp32 work on a CPU")
+    if name == "bf16" and device.type == "mps":
+        raise UsageError("--precision bf16 is not to be had on MPS; fp32 is")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if _gpu_has_bf16(device) else "fp16"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def _gpu_has_bf16(device: torch.device) -> bool:
+    import torch
+
+    major, _ = torch.cuda.get_device_capability(device)
+    return torch.version.hip is not None or major >= 8  # Ampere; older ones only emulate it
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware (AVX512-BF16, AMX, or Arm's bf16)."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16")):
+        return True
+    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch < 2.13
+    return bool(asked is not None and asked())
+
+
+def cpu_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

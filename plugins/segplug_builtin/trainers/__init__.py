@@ -1,0 +1,1 @@
+"""Trainers: one loop, and its settings for long and short trainings."""

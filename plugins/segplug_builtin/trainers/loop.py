@@ -1,0 +1,201 @@
+"""The training loop of the built-in trainers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from segplug.errors import SegplugError
+from segplug.model import EpochReport
+from segplug.protocols import Batch, BatchRequest, TrainingTask
+from segplug.runtime.randomness import torch_seed
+from segplug.runtime.training_targets import count_overlap
+
+if TYPE_CHECKING:
+    from segplug_builtin.trainers.nnunet import NNUNetTrainer
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+EMA_DECAY = 0.9
+"""Weight of the past in the moving average of the pseudo-Dice that decides the best checkpoint (nnU-Net's rule)."""
+
+
+class TrainingLoop:
+    """One training: the settings of a trainer applied to a task.
+
+    Nothing waits for the device within an epoch. All randomness of an epoch comes from the batches and from torch's
+    generator, seeded anew for each epoch, so that a resumed training is the uninterrupted one.
+    """
+
+    def __init__(self, settings: NNUNetTrainer, task: TrainingTask) -> None:
+        self._settings = settings
+        self._task = task
+        self._loss = task.loss(settings.loss, settings.deep_supervision)
+        self._parameters = [p for p in task.network.parameters() if p.requires_grad]
+        build_optimizer = task.build("optimizers", settings.optimizer)
+        self._optimizer = build_optimizer(self._parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        self._schedule = task.build("schedules", settings.schedule)
+        self._scaler = torch.amp.GradScaler(task.device.type) if task.precision == "fp16" else None
+        self._best: float | None = None
+        self._ema = math.nan
+
+    def run(self) -> None:
+        """Train and save `latest` after every epoch, `best` when the moving average rises, `final` at the end."""
+        settings, task = self._settings, self._task
+        first = self._restore()
+        request = BatchRequest(
+            augmentation=settings.augmentation,
+            batch_size=settings.batch_size or task.configuration.batch_size,
+            epochs=settings.epochs,
+            iterations=settings.iterations_per_epoch,
+            val_iterations=settings.val_iterations_per_epoch,
+            first_epoch=first,
+            oversample_foreground=settings.oversample_foreground,
+            probabilistic_oversampling=settings.probabilistic_oversampling,
+        )
+        if first < settings.epochs:
+            with task.batches(request) as batches:
+                for epoch in range(first, settings.epochs):
+                    report = self._epoch(epoch, batches)
+                    task.report(report)
+                    state = self._state(epoch + 1)
+                    if self._improved(report):
+                        state["_best_ema"] = self._best
+                        task.log(f"New best moving average of the pseudo-Dice: {report.ema_dice:.4f}")
+                        task.save("best", state)
+                    task.save("latest", state)
+        task.save("final", self._state(settings.epochs), wait=True)
+
+    def _epoch(self, epoch: int, batches: Iterator[Batch]) -> EpochReport:
+        settings, task = self._settings, self._task
+        started = time.perf_counter()
+        torch.manual_seed(torch_seed(task.seed, "epoch", task.fold, epoch))
+        task.network.train()
+        losses = []
+        for iteration, batch in enumerate(islice(batches, settings.iterations_per_epoch)):
+            self._set_learning_rate(epoch, iteration)
+            losses.append(self._train_step(batch))
+        task.network.eval()
+        val_losses, overlaps = [], []
+        for batch in islice(batches, settings.val_iterations_per_epoch):
+            loss, overlap = self._validation_step(batch)
+            val_losses.append(loss)
+            overlaps.append(overlap)
+        dice = pseudo_dice(torch.stack(overlaps).sum(0)) if overlaps else ()
+        present = [d for d in dice if not math.isnan(d)]
+        mean_dice = sum(present) / len(present) if present else math.nan
+        self._ema = moving_average(self._ema, mean_dice)
+        return EpochReport(
+            epoch=epoch,
+            epochs=settings.epochs,
+            train_loss=self._mean_loss(losses, epoch),
+            val_loss=float(torch.stack(val_losses).mean()) if val_losses else math.nan,
+            dice=dice,
+            mean_dice=mean_dice,
+            ema_dice=self._ema,
+            learning_rate=self._learning_rate(epoch, 0),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _train_step(self, batch: Batch) -> Tensor:
+        self._optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            output = self._task.network(batch.data)
+        loss = self._loss(output, batch.target)
+        clip = self._settings.gradient_clip
+        if self._scaler is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(self._parameters, clip)
+            self._optimizer.step()
+        else:
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            if clip is not None:
+                self._scaler.unscale_(self._optimizer)
+                torch.nn.utils.clip_grad_norm_(self._parameters, clip)
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        return loss.detach()
+
+    @torch.no_grad()
+    def _validation_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss, and true positives, false positives and false negatives per class (3, classes)."""
+        with self._autocast():
+            output = self._task.network(batch.data)
+        full = output if isinstance(output, Tensor) else output[0]
+        return self._loss(output, batch.target), count_overlap(full, batch.target, self._task.dataset.labels)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        dtype = AUTOCAST.get(self._task.precision)
+        return torch.autocast(self._task.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+    def _learning_rate(self, epoch: int, iteration: int) -> float:
+        settings = self._settings
+        place = {"epoch": epoch, "epochs": settings.epochs}
+        return float(
+            self._schedule(settings.lr, **place, iteration=iteration, iterations=settings.iterations_per_epoch)
+        )
+
+    def _set_learning_rate(self, epoch: int, iteration: int) -> None:
+        value = self._learning_rate(epoch, iteration)
+        for group in self._optimizer.param_groups:
+            group["lr"] = value
+
+    def _mean_loss(self, losses: list[Tensor], epoch: int) -> float:
+        values = torch.stack(losses).cpu()
+        finite = values[values.isfinite()]
+        # with fp16 the scaler leaves out steps that overflow; elsewhere one such step has spoilt the weights
+        if len(finite) == 0 or (len(finite) < len(values) and self._scaler is None):
+            found = float(values[~values.isfinite()][0])
+            raise SegplugError(
+                f"{self._task.folder}: the loss became {found} in epoch {epoch} (the first is 0). checkpoint_latest.pth "
+                f"holds the weights before that epoch. Lower trainer.lr (now {self._settings.lr:g}), or train with "
+                "--precision fp32"
+            )
+        return float(finite.mean())
+
+    def _improved(self, report: EpochReport) -> bool:
+        better = not math.isnan(report.ema_dice) and (self._best is None or report.ema_dice > self._best)
+        if better:
+            self._best = report.ema_dice
+        return better
+
+    def _state(self, epochs_done: int) -> dict[str, Any]:
+        return {
+            "optimizer_state": self._optimizer.state_dict(),
+            "grad_scaler_state": None if self._scaler is None else self._scaler.state_dict(),
+            "current_epoch": epochs_done,
+            "_best_ema": self._best,
+        }
+
+    def _restore(self) -> int:
+        """Take up what was saved last; returns the first epoch to do."""
+        saved = self._task.saved_state()
+        if saved is None:
+            return 0
+        self._optimizer.load_state_dict(saved["optimizer_state"])
+        if self._scaler is not None and saved.get("grad_scaler_state") is not None:
+            self._scaler.load_state_dict(saved["grad_scaler_state"])
+        self._best = saved["_best_ema"]
+        averages = saved["logging"]["ema_fg_dice"]
+        self._ema = float(averages[-1]) if averages else math.nan
+        return int(saved["current_epoch"])
+
+
+def pseudo_dice(overlap: Tensor) -> tuple[float, ...]:
+    """Dice per class from counts (3, classes); NaN for a class that is neither there nor predicted."""
+    tp, fp, fn = overlap.double().cpu()
+    return tuple((2 * tp / (2 * tp + fp + fn)).tolist())
+
+
+def moving_average(before: float, value: float) -> float:
+    """0.9/0.1 moving average that begins with the first value; an epoch without a value leaves it."""
+    if math.isnan(value):
+        return before
+    return value if math.isnan(before) else EMA_DECAY * before + (1 - EMA_DECAY) * value
