@@ -22,6 +22,8 @@ class DatasetDescription:
         num_training: as the file states it (nnU-Net's batch size rule uses it).
         reader: name of the reader to use (`overwrite_image_reader_writer`), or None.
         raw: the file as it stands, for copying it beside models and predictions.
+        normalizers: name of the normalizer for each channel, chosen by the plan stage from the channel's name; empty
+            before that.
     """
 
     name: str
@@ -31,6 +33,7 @@ class DatasetDescription:
     num_training: int
     reader: str | None = None
     raw: Mapping[str, Any] = field(default_factory=dict)
+    normalizers: tuple[str, ...] = ()
 
     @property
     def num_channels(self) -> int:

@@ -106,7 +106,8 @@ class Budget:
 
     Args:
         memory_gb: GPU memory that training may use; None leaves it to the planner.
-        spacing: target spacing of 3d_fullres in the transposed order, None to let the planner find it.
+        spacing: target spacing of 3d_fullres in the axis order of the images (z, y, x), before any transposition; None
+            to let the planner find it.
         plans_name: None for the planner's own name.
     """
 
