@@ -1,0 +1,271 @@
+"""Batches for training: drawn, read, augmented and handed over in a fixed order, whatever the number of workers.
+
+Built on batchgenerators: `PatchLoader` is one of its data loaders, and its augmenters run it, in this process or in
+workers. Every sample is a pure function of (seed, fold, epoch, iteration, sample), so neither workers nor an
+interruption change a batch.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from batchgenerators.dataloading.data_loader import DataLoader
+from numpy.typing import NDArray
+
+from segplug.errors import DataError, SegplugError
+from segplug.protocols import Augmentation, Batch, BatchRequest, Parameters, Store, StoredCase
+from segplug.runtime.loader_workers import run_loader
+from segplug.runtime.patch_sampling import LabelKey, PatchRules, place_patch, wants_foreground
+from segplug.runtime.randomness import generator
+from segplug.runtime.torch_threads import one_torch_thread
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What training or validation batches of an epoch are made of.
+
+    Args:
+        name: "train" or "val"; part of the random key.
+        cases: names of the cases to draw from.
+        augmentation: applied to every batch.
+        iterations: batches per epoch.
+    """
+
+    name: str
+    cases: tuple[str, ...]
+    augmentation: Augmentation
+    iterations: int
+
+
+@contextmanager
+def open_batches(
+    store: Store,
+    train: Sequence[str],
+    val: Sequence[str],
+    request: BatchRequest,
+    *,
+    augmentation: Augmentation,
+    validation: Augmentation,
+    patch_size: Sequence[int],
+    seed: int,
+    fold: int | str,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    annotated: LabelKey | None = None,
+    apply_augmentation: bool = True,
+) -> Iterator[Iterator[Batch]]:
+    """Start loading; yields the batches of the request in order, and ends the workers when the block is left.
+
+    Args:
+        store: preprocessed cases; picklable where Python does not fork.
+        train, val: cases to draw from, uniformly and with replacement.
+        augmentation, validation: for the two kinds of batches, made for the same patch size.
+        patch_size: two or three axes.
+        workers: processes that load and augment ahead, each with one thread; 0 does it between iterations.
+        device: where the batches go.
+        annotated: with an ignore label, key of the locations of annotated voxels (`patch_sampling.annotated_key`).
+        apply_augmentation: True augments where the data is read. False does it on `device`, as a GPU wants it.
+
+    Raises:
+        DataError: there is no case to draw from, or one cannot be read.
+        SegplugError: a worker died.
+    """
+    phases = (
+        Phase("train", tuple(train), augmentation, request.iterations),
+        Phase("val", tuple(val), validation, request.val_iterations),
+    )
+    for phase in phases:
+        if phase.iterations and not phase.cases:
+            raise DataError(f"fold {fold}: there are no {phase.name} cases. See splits_final.json")
+    loader = PatchLoader(
+        store, phases, request, tuple(patch_size), seed, fold, annotated, apply_augmentation, max(1, workers)
+    )
+    with run_loader(loader, workers, loader.batch_bytes()) as items:
+        yield _batches(items, phases, device)
+
+
+def _batches(items: Iterator[dict[str, Any]], phases: Sequence[Phase], device: torch.device | str) -> Iterator[Batch]:
+    import torch
+
+    for item in items:
+        data, target = (torch.from_numpy(item[key]) for key in ("data", "target"))
+        previous = None if item["previous"] is None else torch.from_numpy(item["previous"]).to(device)
+        batch = Batch(data.to(device), target.to(device), item["cases"], previous)
+        if item["parameters"] is not None:
+            phase = next(p for p in phases if p.name == item["phase"])
+            with one_torch_thread(), torch.no_grad():
+                batch = phase.augmentation(batch, item["parameters"])
+        yield batch
+
+
+class PatchLoader(DataLoader):  # type: ignore[misc]
+    """batchgenerators' data loader interface over a store: dicts with NumPy arrays, in the order of the request.
+
+    With several workers, worker k makes batches k, k + workers, ...; batchgenerators takes them in turn.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        phases: Sequence[Phase],
+        request: BatchRequest,
+        patch_size: tuple[int, ...],
+        seed: int,
+        fold: int | str,
+        annotated: LabelKey | None,
+        apply_augmentation: bool,
+        workers: int,
+    ) -> None:
+        super().__init__(store, request.batch_size, workers, infinite=True)
+        self._phases = tuple(phases)
+        self._request = request
+        self._seed, self._fold = seed, fold
+        self._apply = apply_augmentation
+        self._flat = len(patch_size) == 2
+        self._rules = {
+            phase.name: PatchRules(_three(phase.augmentation.source_size()), _three(patch_size), annotated)
+            for phase in self._phases
+        }
+        self._opened = _OpenedCases(store)
+        self._next = 0
+
+    def batch_bytes(self) -> int:
+        """Most bytes that a batch of regions takes; an augmented one is smaller unless it gains channels."""
+        channels = self._opened[self._phases[0].cases[0]].channels
+        largest = max(math.prod(rules.source_size) for rules in self._rules.values())
+        return self._request.batch_size * largest * (4 * channels + 2 + 2)
+
+    def set_thread_id(self, thread_id: int) -> None:
+        """Called by batchgenerators in each worker: begin at its first batch."""
+        super().set_thread_id(thread_id)
+        self._next = thread_id
+
+    def generate_train_batch(self) -> dict[str, Any]:
+        """The next batch of this worker; an error becomes `{"error": ...}`, to be raised where the batch is wanted."""
+        index = self._next
+        self._next += self.number_of_threads_in_multithreaded
+        per_epoch = sum(phase.iterations for phase in self._phases)
+        epoch, iteration = divmod(index, per_epoch)
+        epoch += self._request.first_epoch
+        if epoch >= self._request.epochs:
+            raise StopIteration
+        train, val = self._phases
+        phase = train if iteration < train.iterations else val
+        try:
+            return self._load(phase, epoch, iteration if phase is train else iteration - train.iterations)
+        except SegplugError as error:
+            return {"error": error}
+        except Exception as error:
+            where = f"{phase.name} batch {iteration} of epoch {epoch}"
+            text = f"{where} cannot be made: {type(error).__name__}: {error}\n{traceback.format_exc()}"
+            return {"error": RuntimeError(text)}
+
+    def _load(self, phase: Phase, epoch: int, iteration: int) -> dict[str, Any]:
+        rules, augmentation = self._rules[phase.name], phase.augmentation
+        names, starts, parameters, needed = [], [], [], []
+        for sample in range(self.batch_size):
+            random = generator(self._seed, phase.name, self._fold, epoch, iteration, sample)
+            name = phase.cases[random.integers(len(phase.cases))]
+            case = self._opened[name]
+            foreground = wants_foreground(
+                sample,
+                self.batch_size,
+                self._request.oversample_foreground,
+                self._request.probabilistic_oversampling,
+                random,
+            )
+            starts.append(place_patch(case.shape, case.locations, rules, foreground, random))
+            parameters.append(augmentation.draw(random))
+            needed.append(_three(augmentation.needed_size(parameters[-1])))
+            names.append(name)
+        size = tuple(max(axis) for axis in zip(*needed, strict=True))
+        channels = self._opened[names[0]].channels
+        data = np.zeros((self.batch_size, channels, *size), np.float32)
+        target = np.full((self.batch_size, 1, *size), -1, np.int16)
+        for sample, name in enumerate(names):
+            start = tuple(
+                first + source // 2 - need // 2
+                for first, source, need in zip(starts[sample], rules.source_size, needed[sample], strict=True)
+            )
+            room = tuple(
+                slice(whole // 2 - need // 2, whole // 2 - need // 2 + need)
+                for whole, need in zip(size, needed[sample], strict=True)
+            )
+            _read_padded(
+                self._opened[name], start, data[(sample, slice(None), *room)], target[(sample, slice(None), *room)]
+            )
+        if self._flat:
+            data, target = data[:, :, 0], target[:, :, 0]
+        return self._finish(phase, data, target, tuple(names), parameters)
+
+    def _finish(
+        self,
+        phase: Phase,
+        data: NDArray[np.float32],
+        target: NDArray[np.int16],
+        cases: tuple[str, ...],
+        parameters: list[Parameters],
+    ) -> dict[str, Any]:
+        item = {"phase": phase.name, "cases": cases, "data": data, "target": target, "previous": None}
+        if not self._apply:
+            return {**item, "parameters": parameters}
+        import torch
+
+        with one_torch_thread(), torch.no_grad():
+            batch = phase.augmentation(Batch(torch.from_numpy(data), torch.from_numpy(target), cases), parameters)
+        previous = None if batch.previous is None else batch.previous.numpy()
+        return {
+            **item,
+            "data": batch.data.numpy(),
+            "target": batch.target.numpy(),
+            "previous": previous,
+            "parameters": None,
+        }
+
+
+class _OpenedCases:
+    """Cases of a store that stay open, the oldest closed once their locations take more than `limit` bytes."""
+
+    def __init__(self, store: Store, limit: int = 256 * 2**20) -> None:
+        self._store, self._limit = store, limit
+        self._cases: dict[str, StoredCase] = {}
+        self._bytes = 0
+
+    def __getitem__(self, name: str) -> StoredCase:
+        case = self._cases.get(name)
+        if case is None:
+            case = self._store.open(name)
+            self._cases[name] = case
+            self._bytes += _location_bytes(case)
+            while self._bytes > self._limit and len(self._cases) > 1:
+                oldest = next(iter(self._cases))
+                self._bytes -= _location_bytes(self._cases.pop(oldest))
+        return case
+
+
+def _location_bytes(case: StoredCase) -> int:
+    return sum(voxels.nbytes for voxels in case.locations.values())
+
+
+def _three(size: Sequence[int]) -> tuple[int, ...]:
+    """A 2D size as one of three axes."""
+    return (1,) * (3 - len(size)) + tuple(int(extent) for extent in size)
+
+
+def _read_padded(case: StoredCase, start: Sequence[int], data: NDArray[np.float32], target: NDArray[np.int16]) -> None:
+    """Fill `data` and `target` (one sample's region, begun at `start`) with what the image covers of it."""
+    low = [max(0, first) for first in start]
+    high = [min(first + size, extent) for first, size, extent in zip(start, target.shape[1:], case.shape, strict=True)]
+    if any(first >= last for first, last in zip(low, high, strict=True)):
+        return
+    inside = tuple(slice(first - begin, last - begin) for first, last, begin in zip(low, high, start, strict=True))
+    data[:, *inside], target[:, *inside] = case.read(low, high)
