@@ -1,0 +1,3 @@
+"""Speaks a later plugin API."""
+
+segplug_api_version = 99
