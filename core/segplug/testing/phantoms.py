@@ -125,7 +125,7 @@ def _intensities(
         hounsfield += (labels > 0) * (60.0 + 70.0 * labels) + 15.0 * noise
         return np.round(hounsfield).astype(np.float32)
     gain = random.uniform(0.8, 1.25)
-    organs: NDArray[np.float32] = body * (100.0 + ((labels + index) % (int(labels.max()) + 1)) * 60.0 + 12.0 * noise)
+    organs = body.astype(np.float32) * (100.0 + ((labels + index) % (int(labels.max()) + 1)) * 60.0 + 12.0 * noise)
     return np.clip(np.round(gain * organs), 0, 255).astype(np.float32)
 
 
