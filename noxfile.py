@@ -1,0 +1,113 @@
+"""Every check, each in an environment of its own with the versions of constraints.txt.
+
+`pip install nox && nox -s tests` is all a machine with Python and pip needs. `nox -l` lists the sessions; what stands
+after `--` is passed on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests", "docs"]
+
+ROOT = Path(__file__).parent
+PINNED = ("-c", str(ROOT / "constraints.txt"))
+PEER = ("nnunetv2==2.8.1", "torch==2.13.0")
+"""The nnU-Net that segplug is compared with. It gets an environment of its own."""
+
+NO_TESTS_COLLECTED = 5
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Train, predict and evaluate on the bundled sample: nox -s quickstart -- --out DIR."""
+    session.install(*PINNED, ".")
+    session.run("segplug", "quickstart", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests: nox -s tests -- -k registry."""
+    session.install(*PINNED, "-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, formatting and the import rules."""
+    session.install(*PINNED, "ruff", "import-linter")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": "core:plugins"})
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check all types strictly, in both packages."""
+    session.install(*PINNED, "-e", ".", "mypy")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the pages into site/; a broken link or reference fails. Whether they are true is for the tests."""
+    session.install(*PINNED, "mkdocs", "mkdocs-material")
+    session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel, install it in a clean environment and use it from another folder."""
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder / "wheels", ignore_errors=True)
+    session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder / "wheels"), ".")
+    session.run("pip", "uninstall", "--quiet", "--yes", "segplug")
+    session.install(*PINNED, *map(str, (folder / "wheels").glob("segplug-*.whl")))
+    with session.chdir(folder):
+        session.run("segplug", "--version")
+        session.run("segplug", "--help", silent=True)
+        session.run("segplug", "plugins", "list")
+
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """Compare with nnU-Net itself, which is installed in an environment of its own."""
+    session.install(*PINNED, "-e", ".[test]")
+    peer = Path(session.virtualenv.location).resolve().with_name("peer")
+    python = peer / "bin" / "python"
+    if not python.exists():
+        session.run("python", "-m", "venv", str(peer))
+    session.run(str(python), "-m", "pip", "install", "--quiet", *PEER, external=True)
+    variables = {"SEGPLUG_PEER": str(python)}
+    codes = [0, NO_TESTS_COLLECTED]
+    session.run("pytest", "-m", "parity", *session.posargs, env=variables, success_codes=codes)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks, all or those named: nox -s bench -- train_hippocampus. Results go to bench-results/."""
+    session.install(*PINNED, "-e", ".[test]")
+    known = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if path.stem != "report")
+    wanted = [name for name in session.posargs if not name.startswith("-")] or known
+    for name in wanted:
+        if name not in known:
+            session.error(f"no benchmark {name!r}; there are: {', '.join(known) or 'none yet'}")
+        session.run("python", f"bench/{name}.py")
+
+
+@nox.session
+def contrib(session: nox.Session) -> None:
+    """Install each plugin distribution of contrib/ beside an ordinary segplug, and run its tests."""
+    packages = sorted(path.parent for path in ROOT.glob("contrib/*/pyproject.toml"))
+    if not packages:
+        session.skip("contrib/ holds no distribution yet")
+    session.install(*PINNED, ".[test]")
+    for package in packages:
+        session.install(*PINNED, str(package))
+        session.run("pytest", str(package), *session.posargs)
