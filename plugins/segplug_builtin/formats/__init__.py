@@ -1,0 +1,1 @@
+"""File formats: what readers and writers have in common."""

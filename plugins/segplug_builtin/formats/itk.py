@@ -1,0 +1,177 @@
+"""Images and label maps through SimpleITK, in the axis order and with the spacing that nnU-Net gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segplug.errors import DataError
+from segplug.model import Geometry, Image, Labels
+from segplug_builtin.formats.channels import flat_geometry, stack_channels
+from segplug_builtin.formats.damage import check_itk_payload, reading
+from segplug_builtin.formats.label_type import smallest_label_type
+from segplug_builtin.formats.nifti import HEADER, is_nifti, label_file, read_nifti, scaled_like_itk, write_content
+
+FORMATS = "a NIfTI, NRRD, MetaImage or GIPL file that ITK reads"
+TURNED = "turned"
+"""Key under `Geometry.extra` of a reoriented image: the file's own orientation code, spacing, origin and direction."""
+
+
+def read_simpleitk(paths: Sequence[Path]) -> Image:
+    """nnU-Net's SimpleITKIO: (c, z, y, x); 2D files become one slice; the fourth axis of a 4D file is channels.
+
+    Args:
+        paths: one file per channel, or one for all.
+
+    Raises:
+        DataError: a file is missing, truncated, damaged or of another format, or channels do not lie on one grid.
+    """
+    return stack_channels(paths, _read)
+
+
+def read_simpleitk_reorient(paths: Sequence[Path], orientation: str = "RAS") -> Image:
+    """nnU-Net's SimpleITKIOWithReorient: the same, axes swapped and turned to `orientation` (ITK's letters).
+
+    Raises:
+        DataError: as `read_simpleitk`; also for files with two or four axes.
+    """
+    return stack_channels(paths, partial(_read_turned, orientation=orientation))
+
+
+def write_simpleitk(path: Path, labels: Labels) -> None:
+    """Write a label map in the geometry of its image. NIfTI headers are kept bit by bit where the image had one."""
+    array = smallest_label_type(labels.array)
+    content = label_file(array, labels.geometry.extra) if is_nifti(path) else None
+    if content is not None:
+        write_content(path, content)
+        return
+    import SimpleITK as sitk
+
+    axes = len(labels.geometry.origin) or 3
+    image = sitk.GetImageFromArray(array[0] if axes == 2 else array)
+    image.SetSpacing(_itk_spacing(labels.geometry)[:axes])
+    if labels.geometry.origin:
+        image.SetOrigin(labels.geometry.origin)
+        image.SetDirection(labels.geometry.direction)
+    _write(image, path)
+
+
+def write_simpleitk_reorient(path: Path, labels: Labels) -> None:
+    """Write a label map, turned back to the orientation of its file."""
+    import SimpleITK as sitk
+
+    turned = labels.geometry.extra.get(TURNED)
+    if turned is None:
+        write_simpleitk(path, labels)
+        return
+    image = sitk.GetImageFromArray(smallest_label_type(labels.array))
+    image.SetSpacing(_itk_spacing(labels.geometry))
+    image.SetOrigin(labels.geometry.origin)
+    image.SetDirection(labels.geometry.direction)
+    image = sitk.DICOMOrient(image, turned["orientation"])
+    content = label_file(sitk.GetArrayFromImage(image), labels.geometry.extra) if is_nifti(path) else None
+    if content is not None:
+        write_content(path, content)
+        return
+    # turning moves the origin by rounding; the file's own numbers are known
+    image.SetSpacing(tuple(turned["spacing"]))
+    image.SetOrigin(tuple(turned["origin"]))
+    image.SetDirection(tuple(turned["direction"]))
+    _write(image, path)
+
+
+def _read(path: Path) -> Image:
+    import SimpleITK as sitk
+
+    content = None
+    if is_nifti(path):
+        _, content = read_nifti(path)
+    else:
+        check_itk_payload(path)
+    with reading(path, FORMATS):
+        if content is not None and content.raw is not None:
+            # voxels are decompressed and checked already; ITK says what the header means
+            header = sitk.ImageFileReader()
+            header.SetFileName(str(path))
+            header.ReadImageInformation()
+            if header.GetNumberOfComponents() == 1:
+                array = scaled_like_itk(content).reshape(tuple(reversed(header.GetSize())))
+                return _image(array, header, {HEADER: content.header.hex()})
+        image = sitk.ReadImage(str(path))
+        extra = {} if content is None else {HEADER: content.header.hex()}
+        return _image(_array(image, path), image, extra)
+
+
+def _read_turned(path: Path, orientation: str) -> Image:
+    import SimpleITK as sitk
+
+    extra: dict[str, Any] = {}
+    if is_nifti(path):
+        _, content = read_nifti(path)
+        extra = {} if content is None else {HEADER: content.header.hex()}
+    else:
+        check_itk_payload(path)
+    with reading(path, f"{FORMATS}, with three axes"):
+        image = sitk.ReadImage(str(path))
+        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+            raise DataError(f"{path}: {image.GetDimension()} axes; only volumes of one channel can be reoriented")
+        direction = image.GetDirection()
+        extra[TURNED] = {
+            "orientation": sitk.DICOMOrientImageFilter_GetOrientationFromDirectionCosines(direction),
+            "spacing": image.GetSpacing(),
+            "origin": image.GetOrigin(),
+            "direction": direction,
+        }
+        image = sitk.DICOMOrient(image, orientation)
+        return _image(_array(image, path), image, extra)
+
+
+def _array(image: Any, path: Path) -> NDArray[np.float32]:
+    """Voxels as float32, channels of vector pixels as first axis."""
+    import SimpleITK as sitk
+
+    view = sitk.GetArrayViewFromImage(image)
+    if view.dtype.kind == "c":
+        raise DataError(f"{path}: complex voxels; expected real numbers. Save magnitude and phase as channels")
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        view = np.moveaxis(view, -1, 0)
+        view = view[:, None] if view.ndim == 3 else view
+    return np.ascontiguousarray(view, dtype=np.float32) if view.dtype != np.float32 else np.array(view)
+
+
+def _image(array: NDArray[np.float32], itk: Any, extra: dict[str, Any]) -> Image:
+    """Bring an array in ITK's order to (c, z, y, x), with the geometry of an ITK image or header."""
+    spacing, origin, direction = itk.GetSpacing(), itk.GetOrigin(), itk.GetDirection()
+    axes = len(spacing)
+    vector = array.ndim > axes or (array.ndim == 4 and axes == 2)
+    if axes == 4 and not vector:  # several channels in one file: their axis has no place in the world
+        spacing, origin = spacing[:3], origin[:3]
+        direction = tuple(direction[4 * row + column] for row in range(3) for column in range(3))
+    elif axes == 2:
+        array = array if vector else array[None, None]
+    elif axes == 3:
+        array = array if vector else array[None]
+    else:
+        raise DataError(f"{axes} axes; expected two, three, or four of which the last are channels")
+    ordered = tuple(abs(s) for s in reversed(spacing))
+    in_array = flat_geometry((ordered[0], ordered[1])) if len(ordered) == 2 else ordered
+    return Image(array, Geometry(in_array, tuple(origin), tuple(direction), extra))
+
+
+def _itk_spacing(geometry: Geometry) -> tuple[float, ...]:
+    return tuple(reversed(geometry.spacing))
+
+
+def _write(image: Any, path: Path) -> None:
+    import SimpleITK as sitk
+
+    try:
+        sitk.WriteImage(image, str(path), True)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DataError(f"{path}: cannot be written: {reason}. Check the file ending and free space") from error

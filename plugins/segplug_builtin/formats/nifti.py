@@ -1,0 +1,140 @@
+"""NIfTI files from and to bytes, without a library in between: one decompression, and headers kept bit by bit."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segplug.errors import DataError
+from segplug_builtin.formats.damage import RESTORE, read_whole
+
+HEADER = "nifti_header"
+"""Key under `Geometry.extra`: the header as hexadecimal text, for writing label maps with the very same geometry."""
+
+SCALAR_TYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
+"""NIfTI datatype codes of plain numbers."""
+
+
+@dataclass(frozen=True)
+class NiftiContent:
+    """A whole NIfTI-1 file.
+
+    Args:
+        header: its first 348 bytes.
+        shape: in array order, slowest axis first; (z, y, x) for a volume.
+        raw: voxels as stored; None if they are no plain numbers (RGB, complex).
+        slope, intercept: stored value -> value; slope 0 means that they do not count.
+    """
+
+    header: bytes
+    shape: tuple[int, ...]
+    raw: NDArray[Any] | None
+    slope: float
+    intercept: float
+
+
+def is_nifti(path: Path) -> bool:
+    """By its name."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def read_nifti(path: Path) -> tuple[bytes, NiftiContent | None]:
+    """Read a file completely, checksum included, and take it apart; None where it is not single-file NIfTI-1.
+
+    Raises:
+        DataError: it is missing, empty, truncated or damaged.
+    """
+    content = read_whole(path)
+    return content, _take_apart(content, path)
+
+
+def _take_apart(content: bytes, path: Path) -> NiftiContent | None:
+    order = next((o for o in "<>" if content[:4] == struct.pack(f"{o}i", 348)), None)
+    if order is None or content[344:348] != b"n+1\0":
+        return None
+    count, *dims = struct.unpack_from(f"{order}8h", content, 40)
+    datatype, bits = struct.unpack_from(f"{order}2h", content, 70)
+    offset, slope, intercept = struct.unpack_from(f"{order}3f", content, 108)
+    if not 1 <= count <= 7 or any(d < 1 for d in dims[:count]) or not 352 <= offset < 2**31:
+        raise DataError(f"{path}: damaged NIfTI header: dimensions {[count, *dims]}, data at byte {offset}. {RESTORE}")
+    shape = tuple(reversed(dims[:count]))
+    end = int(offset) + prod(shape) * bits // 8
+    if len(content) < end:
+        raise DataError(f"{path}: truncated: {len(content)} bytes of content; its header promises {end}. {RESTORE}")
+    raw = None
+    kind = SCALAR_TYPES.get(datatype)
+    if kind is not None:
+        raw = np.frombuffer(content, f"{order}{kind}", prod(shape), int(offset)).reshape(shape)
+    return NiftiContent(content[:348], shape, raw, slope, intercept)
+
+
+def scaled_like_itk(content: NiftiContent) -> NDArray[np.float32]:
+    """Voxel values as float32, with ITK's arithmetic where the header scales them.
+
+    ITK casts integers to float32, multiplies and adds in float64, and rounds to float32 (float64 stays so throughout).
+    """
+    assert content.raw is not None
+    tiny = float(np.finfo(np.float64).eps)
+    slope, intercept = content.slope, content.intercept
+    if not (abs(slope) > tiny and (abs(slope - 1) > tiny or abs(intercept) > tiny)):
+        return content.raw.astype(np.float32)
+    result = np.empty(content.raw.shape, np.float32)
+    double = content.raw.dtype.itemsize == 8 and content.raw.dtype.kind == "f"
+    for index in range(len(result)):  # slice by slice: float64 copies of the whole would cost twice the result
+        values = content.raw[index] if double else content.raw[index].astype(np.float32)
+        result[index] = values.astype(np.float64) * slope + intercept
+    return result
+
+
+def label_file(labels: NDArray[Any], extra: Mapping[str, Any]) -> bytes | None:
+    """Content of a NIfTI file with these labels (z, y, x) and the header that the image came with; None without one.
+
+    Geometry, units and transformation codes stay as they are, bit by bit; what describes the image's voxels or its
+    patient is cleared.
+
+    Raises:
+        DataError: the labels have another shape than the image had.
+    """
+    if HEADER not in extra:
+        return None
+    import nibabel
+
+    block = bytes.fromhex(extra[HEADER])
+    kind = nibabel.Nifti2Header if len(block) == 540 else nibabel.Nifti1Header
+    header = kind(block, endianness=None, check=False)
+    axes = min(max(int(header["dim"][0]), 2), 3)
+    shape, expected = labels.shape[-axes:], tuple(int(n) for n in header["dim"][axes:0:-1])
+    if shape != expected:
+        raise DataError(f"a label map of shape {shape} for an image of shape {expected}; expected the image's shape")
+    pixdim = header["pixdim"].copy()
+    header.set_data_dtype(labels.dtype)
+    header.set_data_shape(tuple(reversed(shape)))
+    header["pixdim"] = np.where(np.arange(8) <= max(axes, 3), pixdim, 1)
+    header["scl_slope"], header["scl_inter"], header["vox_offset"] = 1, 0, len(block) + 4
+    for name in ("cal_max", "cal_min", "intent_code", "intent_p1", "intent_p2", "intent_p3", "slice_code"):
+        header[name] = 0
+    for name in ("descrip", "aux_file", "intent_name"):
+        header[name] = b""
+    for name in {"db_name", "data_type"} & {*header.keys()}:
+        header[name] = b""
+    header["magic"] = b"n+1" if len(block) == 348 else header["magic"]
+    start: bytes = header.binaryblock + bytes(4)
+    return start + labels.astype(header.get_data_dtype(), copy=False).tobytes()
+
+
+def write_content(path: Path, content: bytes) -> None:
+    """Write a NIfTI file, compressed if its name says so; the same content always gives the same file."""
+    if path.name.lower().endswith(".gz"):
+        compressor = zlib.compressobj(level=6, wbits=31)  # no time stamp, unlike gzip.open
+        content = compressor.compress(content) + compressor.flush()
+    path.write_bytes(content)

@@ -1,0 +1,98 @@
+"""3D TIFF stacks with their spacing in a JSON file beside them, as nnU-Net has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segplug.errors import DataError
+from segplug.model import Geometry, Image, Labels
+from segplug.runtime.files import PARTIAL, read_json, write_json
+from segplug_builtin.formats.channels import stack_channels
+from segplug_builtin.formats.damage import RESTORE, read_whole, reading
+from segplug_builtin.formats.label_type import smallest_label_type
+
+
+def read_tiff_stack(paths: Sequence[Path]) -> Image:
+    """nnU-Net's Tiff3DIO: pages are z. The spacing comes from `CASE.json` beside the file, {"spacing": [z, y, x]}.
+
+    Without such a file it is (1, 1, 1), as in nnU-Net.
+
+    Raises:
+        DataError: a file is missing, truncated, damaged or no 3D TIFF, the spacing is wrong, or channels do not fit.
+    """
+    return stack_channels(paths, _read)
+
+
+def write_tiff_stack(path: Path, labels: Labels) -> None:
+    """Write a label map as zlib-compressed TIFF, and its spacing beside it in `CASE.json`."""
+    import tifffile
+
+    # the framework renames the stack when it is whole; the JSON file has to get its final name here
+    name = re.sub(rf"^{re.escape(PARTIAL)}[0-9a-f]+-", "", path.name)
+    write_json(path.with_name(name).with_suffix(".json"), {"spacing": [float(s) for s in labels.geometry.spacing]})
+    array = smallest_label_type(labels.array)
+    tifffile.imwrite(path, array, photometric="minisblack", compression="zlib", metadata={"axes": "ZYX"})
+
+
+def tiff_array(path: Path) -> NDArray[Any]:
+    """Voxels of a TIFF file as they are stored, every segment read and checked.
+
+    Raises:
+        DataError: the file is missing, truncated or damaged.
+    """
+    import tifffile
+
+    content_bytes = len(read_whole(path))
+    with reading(path, "a TIFF file"):
+        with tifffile.TiffFile(path) as file:
+            for page in file.pages:
+                frame = page.aspage()
+                for offset, count in zip(frame.dataoffsets, frame.databytecounts, strict=True):
+                    if offset + count > content_bytes:
+                        raise DataError(
+                            f"{path}: truncated: {content_bytes} bytes; its pages promise {offset + count}. {RESTORE}"
+                        )
+        try:
+            return np.asarray(tifffile.imread(path))
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+        return _by_pillow(path)  # LZW and the like, which tifffile leaves to a package that need not be there
+
+
+def _by_pillow(path: Path) -> NDArray[Any]:
+    from PIL import Image as PillowImage
+    from PIL import ImageSequence
+
+    with PillowImage.open(path) as file:
+        pages = [np.array(page) for page in ImageSequence.Iterator(file)]
+    return pages[0] if len(pages) == 1 else np.stack(pages)
+
+
+def _read(path: Path) -> Image:
+    array = tiff_array(path)
+    if array.ndim != 3:
+        raise DataError(f"{path}: a TIFF with {array.ndim} axes; expected three: pages, rows, columns")
+    with reading(path, "a TIFF of real numbers"):
+        return Image(array[None].astype(np.float32), Geometry(_spacing(path)))
+
+
+def _spacing(path: Path) -> tuple[float, ...]:
+    """Image files `CASE_0000.tif` and label maps `CASE.tif` share the name `CASE.json`."""
+    stem = path.name.rpartition(".")[0]
+    for name in (re.sub(r"_\d{4}$", "", stem), stem):
+        file = path.with_name(f"{name}.json")
+        if file.is_file():
+            raw = read_json(file)
+            spacing = raw.get("spacing") if isinstance(raw, dict) else None
+            numbers = spacing if isinstance(spacing, list) else []
+            if len(numbers) != 3 or not all(isinstance(s, (int, float)) and s > 0 for s in numbers):
+                raise DataError(f'{file}: spacing {spacing}; expected {{"spacing": [z, y, x]}}, three positive numbers')
+            return tuple(float(s) for s in numbers)
+    return (1.0, 1.0, 1.0)
