@@ -24,8 +24,8 @@ def read_image(reader: Reader, case: Case, num_channels: int) -> Image:
     if found != num_channels:
         files = ", ".join(map(str, case.images))
         raise DataError(
-            f"case {case.name}: {files}: found {found} channels, expected {num_channels}, as channel_names of dataset.json "
-            "says. Add the missing channel files (CASE_0000, CASE_0001, ...) or correct channel_names"
+            f"case {case.name}: {files}: found {found} channels, expected {num_channels} (channel_names). Add the "
+            "missing channel files (CASE_0000, CASE_0001, ...) or correct channel_names in dataset.json"
         )
     return image
 

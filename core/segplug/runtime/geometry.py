@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from segplug.model import Geometry
 
+ASSUMED = "assumed"
+"""Key under `Geometry.extra`: names of what a reader had to assume because the files do not tell, as ["spacing"]."""
+
 SPACING_TOLERANCE = 1e-5
 """Relative; that of nnU-Net, which refuses what differs by more."""
 

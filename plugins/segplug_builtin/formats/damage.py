@@ -50,6 +50,18 @@ def read_whole(path: Path) -> bytes:
     return gunzip(content, path) if content.startswith(GZIP) else content
 
 
+def looks_like(content: bytes) -> str:
+    """What a file seems to be, by how it begins; for messages."""
+    known = {
+        b"\x89PNG": "a PNG image", b"\xff\xd8": "a JPEG image", b"NRRD": "an NRRD file", b"PK": "a zip archive",
+        b"\x89HDF": "an HDF5 file", b"II*\0": "a TIFF file", b"MM\0*": "a TIFF file", b"BM": "a BMP image",
+        b"ObjectType": "a MetaImage file", b"%PDF": "a PDF", b"<": "an HTML or XML page", b"{": "a JSON file",
+    }  # fmt: skip
+    if content[128:132] == b"DICM":
+        return "a DICOM file"
+    return next((what for start, what in known.items() if content.startswith(start)), f"bytes {content[:4].hex(' ')}")
+
+
 def gunzip(content: bytes, path: Path) -> bytes:
     """Decompress a gzip stream of any number of members; length and CRC of each are checked, zeros may follow.
 

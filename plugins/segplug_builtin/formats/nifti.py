@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segplug.errors import DataError
-from segplug_builtin.formats.damage import RESTORE, read_whole
+from segplug_builtin.formats.damage import RESTORE, looks_like, read_whole
 
 HEADER = "nifti_header"
 """Key under `Geometry.extra`: the header as hexadecimal text, for writing label maps with the very same geometry."""
@@ -33,7 +33,7 @@ class NiftiContent:
         header: its first 348 bytes.
         shape: in array order, slowest axis first; (z, y, x) for a volume.
         raw: voxels as stored; None if they are no plain numbers (RGB, complex).
-        slope, intercept: stored value -> value; slope 0 means that they do not count.
+        slope, intercept: stored value -> value, as the header has them.
     """
 
     header: bytes
@@ -52,7 +52,7 @@ def read_nifti(path: Path) -> tuple[bytes, NiftiContent | None]:
     """Read a file completely, checksum included, and take it apart; None where it is not single-file NIfTI-1.
 
     Raises:
-        DataError: it is missing, empty, truncated or damaged.
+        DataError: it is missing, empty, truncated, damaged or no NIfTI at all.
     """
     content = read_whole(path)
     return content, _take_apart(content, path)
@@ -60,6 +60,8 @@ def read_nifti(path: Path) -> tuple[bytes, NiftiContent | None]:
 
 def _take_apart(content: bytes, path: Path) -> NiftiContent | None:
     order = next((o for o in "<>" if content[:4] == struct.pack(f"{o}i", 348)), None)
+    if order is None and content[:4] not in (struct.pack("<i", 540), struct.pack(">i", 540)):
+        raise DataError(f"{path}: no NIfTI header but {looks_like(content)}; expected a NIfTI file. {RESTORE}")
     if order is None or content[344:348] != b"n+1\0":
         return None
     count, *dims = struct.unpack_from(f"{order}8h", content, 40)
@@ -85,8 +87,8 @@ def scaled_like_itk(content: NiftiContent) -> NDArray[np.float32]:
     """
     assert content.raw is not None
     tiny = float(np.finfo(np.float64).eps)
-    slope, intercept = content.slope, content.intercept
-    if not (abs(slope) > tiny and (abs(slope - 1) > tiny or abs(intercept) > tiny)):
+    slope, intercept = 1.0 if abs(content.slope) < tiny else content.slope, content.intercept
+    if not (abs(slope) > tiny and (abs(slope - 1) > tiny or abs(intercept) > tiny)):  # not where they are NaN
         return content.raw.astype(np.float32)
     result = np.empty(content.raw.shape, np.float32)
     double = content.raw.dtype.itemsize == 8 and content.raw.dtype.kind == "f"

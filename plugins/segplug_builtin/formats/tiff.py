@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from segplug.errors import DataError
 from segplug.model import Geometry, Image, Labels
 from segplug.runtime.files import PARTIAL, read_json, write_json
+from segplug.runtime.geometry import ASSUMED
 from segplug_builtin.formats.channels import stack_channels
 from segplug_builtin.formats.damage import RESTORE, read_whole, reading
 from segplug_builtin.formats.label_type import smallest_label_type
@@ -80,10 +81,14 @@ def _read(path: Path) -> Image:
     if array.ndim != 3:
         raise DataError(f"{path}: a TIFF with {array.ndim} axes; expected three: pages, rows, columns")
     with reading(path, "a TIFF of real numbers"):
-        return Image(array[None].astype(np.float32), Geometry(_spacing(path)))
+        values = array[None].astype(np.float32)
+    spacing = _spacing(path)
+    if spacing is None:
+        return Image(values, Geometry((1.0, 1.0, 1.0), extra={ASSUMED: ["spacing"]}))
+    return Image(values, Geometry(spacing))
 
 
-def _spacing(path: Path) -> tuple[float, ...]:
+def _spacing(path: Path) -> tuple[float, ...] | None:
     """Image files `CASE_0000.tif` and label maps `CASE.tif` share the name `CASE.json`."""
     stem = path.name.rpartition(".")[0]
     for name in (re.sub(r"_\d{4}$", "", stem), stem):
@@ -95,4 +100,4 @@ def _spacing(path: Path) -> tuple[float, ...]:
             if len(numbers) != 3 or not all(isinstance(s, (int, float)) and s > 0 for s in numbers):
                 raise DataError(f'{file}: spacing {spacing}; expected {{"spacing": [z, y, x]}}, three positive numbers')
             return tuple(float(s) for s in numbers)
-    return (1.0, 1.0, 1.0)
+    return None

@@ -1,0 +1,212 @@
+"""Everything that can be wrong with the files of one case, found in one reading of them.
+
+The arrays come back with the findings, so that a stage that needs both does not read twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segplug.errors import DataError
+from segplug.model import Case, DatasetDescription, Image, Labels
+from segplug.protocols import Reader
+from segplug.runtime.case_reading import whole_numbers
+from segplug.runtime.findings import Finding
+from segplug.runtime.geometry import ASSUMED, differences
+
+LISTED = 10
+"""Unexpected label values that a finding names one by one."""
+
+
+@dataclass(frozen=True)
+class InspectedCase:
+    """A case, read completely.
+
+    Args:
+        image: all channels, None unless every file could be read and lies on one grid.
+        labels: the label map, None unless it is one channel of whole numbers.
+        findings: what is wrong.
+        image_digest, label_digest: hashes of the voxels, equal for equal content whatever the compression; empty where
+            there is no image or label map.
+        label_counts: voxels per label value.
+    """
+
+    image: Image | None
+    labels: Labels | None
+    findings: tuple[Finding, ...]
+    image_digest: str = ""
+    label_digest: str = ""
+    label_counts: Mapping[int, int] = field(default_factory=dict)
+
+
+def inspect_case(case: Case, reader: Reader, description: DatasetDescription) -> InspectedCase:
+    """Read every file of a case to its end and check it by itself and against the others. Never raises `DataError`."""
+    findings: list[Finding] = []
+    channels = [_read(case, path, reader, findings) for path in case.images]
+    readable = [(path, image) for path, image in zip(case.images, channels, strict=True) if image is not None]
+    for path, channel in readable:
+        findings += _check_voxels(case, path, channel)
+    apart = [f for p, c in readable[1:] for f in _compare(case, p, c, *readable[0], "the other channels")]
+    findings += apart
+    image = None
+    if len(readable) == len(channels):
+        findings += _check_channel_count(case, readable, description)
+        if not any(f.is_error for f in apart):
+            arrays = [c.array for _, c in readable]
+            image = Image(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), readable[0][1].geometry)
+    digest = "" if image is None else _digest(image.array)
+    if case.label is None:
+        return InspectedCase(image, None, tuple(findings), digest)
+    label = _read(case, case.label, reader, findings)
+    if label is None:
+        return InspectedCase(image, None, tuple(findings), digest)
+    if readable:
+        findings += _compare(case, case.label, label, *readable[0], "the image")
+    labels, counts = _check_labels(case, case.label, label, description, findings)
+    return InspectedCase(image, labels, tuple(findings), digest, _digest(label.array), counts)
+
+
+def _read(case: Case, path: Path, reader: Reader, findings: list[Finding]) -> Image | None:
+    try:
+        image = reader([path])
+    except DataError as error:
+        findings.append(_unreadable(case, path, str(error)))
+        return None
+    if "spacing" in image.geometry.extra.get(ASSUMED, ()):
+        findings.append(
+            Finding(
+                "no spacing", case.name, path, f"no spacing for this file; {image.spacing} is assumed",
+                'a JSON file of the case\'s name beside it: {"spacing": [z, y, x]}',
+                "Add the file unless the assumption is right", "warning",
+            )
+        )  # fmt: skip
+    return image
+
+
+def _unreadable(case: Case, path: Path, message: str) -> Finding:
+    """Readers word their errors as `file: what was found; expected what. What to do`."""
+    found, _, rest = message.removeprefix(f"{path}: ").partition("; expected ")
+    expected, _, remedy = rest.partition(". ")
+    if not rest:
+        found, _, remedy = found.partition(". ")
+        expected = "a whole file that the data set's reader can read"
+    return Finding("unreadable file", case.name, path, found, expected, remedy or "Restore the file from its source")
+
+
+def _check_voxels(case: Case, path: Path, image: Image) -> list[Finding]:
+    findings = []
+    for index, channel in enumerate(image.array):
+        where = f" in channel {index} of the file" if len(image.array) > 1 else ""
+        # one pass without a temporary: a float64 sum of finite float32 values cannot overflow
+        if not np.isfinite(channel.sum(dtype=np.float64)):
+            nans, infinities = int(np.isnan(channel).sum()), int(np.isinf(channel).sum())
+            found = f"{nans} NaN and {infinities} infinite of {channel.size} voxels{where}"
+            findings.append(
+                Finding(
+                    "non-finite voxels", case.name, path, found,
+                    "finite numbers", "Replace them by what makes sense for the image, such as its background value",
+                )
+            )  # fmt: skip
+        elif channel.min() == channel.max():
+            findings.append(
+                Finding(
+                    "empty image", case.name, path, f"the value {channel.flat[0]:g} in every voxel{where}",
+                    "an image", "Check the export of this image; there is nothing to learn from it", "warning",
+                )
+            )  # fmt: skip
+    return findings
+
+
+def _compare(case: Case, path: Path, image: Image, other_path: Path, other: Image, role: str) -> list[Finding]:
+    """Findings for every way in which a file's grid is not that of the case's first image file."""
+    return [
+        Finding(
+            f"{difference.what} differs", case.name, path, f"{difference.what} {difference.found}",
+            f"{difference.expected}, as {other_path} has it",
+            f"Resample the file to the grid of {role}, or correct its header if the voxels do match",
+            "warning" if difference.aligned else "error",
+        )
+        for difference in differences(image.geometry, image.shape, other.geometry, other.shape)
+    ]  # fmt: skip
+
+
+def _check_channel_count(
+    case: Case, readable: list[tuple[Path, Image]], description: DatasetDescription
+) -> list[Finding]:
+    found = sum(len(image.array) for _, image in readable)
+    expected = description.num_channels
+    if found == expected:
+        return []
+    names = ", ".join(description.channel_names)
+    return [
+        Finding(
+            "missing channel" if found < expected else "too many channels", case.name, readable[-1][0],
+            f"{found} channel{'s' * (found != 1)} in {len(readable)} file{'s' * (len(readable) != 1)}",
+            f"{expected} (channel_names: {names})",
+            "Add or take away channel files, or correct channel_names in dataset.json",
+        )
+    ]  # fmt: skip
+
+
+def _check_labels(
+    case: Case, path: Path, image: Image, description: DatasetDescription, findings: list[Finding]
+) -> tuple[Labels | None, dict[int, int]]:
+    def add(kind: str, found: str, expected: str, remedy: str, error: bool = True) -> None:
+        findings.append(Finding(kind, case.name, path, found, expected, remedy, "error" if error else "warning"))
+
+    label_set = description.labels
+    allowed = [*label_set.all_labels, *([] if label_set.ignore_label is None else [label_set.ignore_label])]
+    if len(image.array) != 1:
+        add(
+            "label map with channels", f"{len(image.array)} channels", "one channel whose values are the labels",
+            "Save the label map as grey values, not as colours",
+        )  # fmt: skip
+        return None, {}
+    try:
+        array = whole_numbers(image.array[0], path)
+    except DataError:
+        values, counts = np.unique(image.array, return_counts=True)
+        wrong = [(v, n) for v, n in zip(values.tolist(), counts.tolist(), strict=True) if v not in allowed]
+        add("unexpected labels", _listed(wrong), f"labels {allowed} of dataset.json", "Correct the label map")
+        return None, {}
+    label_counts = _count(array)
+    wrong = [(v, n) for v, n in label_counts.items() if v not in allowed]
+    if wrong:
+        add(
+            "unexpected labels", _listed(wrong), f"labels {allowed} of dataset.json",
+            "Correct the label map, or add the label to dataset.json",
+        )  # fmt: skip
+    elif not any(label_counts.get(v) for v in label_set.foreground_labels):
+        only = ", ".join(map(str, label_counts))
+        add(
+            "no foreground", f"only label {only}", "at least one foreground voxel in most cases",
+            "Check that the case is annotated; nothing to do if it shows nothing to segment", error=False,
+        )  # fmt: skip
+    return Labels(array, image.geometry), label_counts
+
+
+def _count(array: NDArray[np.integer[Any]]) -> dict[int, int]:
+    low, high = int(array.min()), int(array.max())
+    if high - low < 2**16:  # counting is several times faster than sorting
+        counts = np.bincount((array.ravel() - low).astype(np.intp) if low else array.ravel())
+        return {low + i: int(counts[i]) for i in np.flatnonzero(counts).tolist()}
+    values, found = np.unique(array, return_counts=True)
+    return dict(zip(values.tolist(), found.tolist(), strict=True))
+
+
+def _listed(values: list[tuple[float, int]]) -> str:
+    text = ", ".join(f"{v:g} ({n} voxel{'s' * (n != 1)})" for v, n in values[:LISTED])
+    return f"{text} and {len(values) - LISTED} more values" if len(values) > LISTED else text
+
+
+def _digest(array: NDArray[np.float32]) -> str:
+    digest = hashlib.blake2b(str(array.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,204 @@
+"""Verify a raw data set: every file read to its end, every problem of every case told at once."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from segplug.errors import DataError
+from segplug.kernel import Kernel
+from segplug.model import Case, DatasetDescription, RawDataset
+from segplug.protocols import Reader
+from segplug.runtime.case_inspection import InspectedCase, inspect_case
+from segplug.runtime.findings import Finding, raise_errors
+from segplug.runtime.project import Project
+from segplug.runtime.raw_dataset import choose_reader, survey_dataset
+
+STAGE = "verify"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What verifying a data set found.
+
+    Args:
+        folder: the data set.
+        cases: names of the cases whose files were read.
+        findings: errors and warnings, those on the whole data set first, then by case.
+        reader: name of the reader the files were read with; empty if there was none.
+    """
+
+    folder: Path
+    cases: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    reader: str = ""
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.is_error)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if not f.is_error)
+
+    @property
+    def ok(self) -> bool:
+        """True if there is no error; warnings do not count."""
+        return not self.errors
+
+    def raise_errors(self) -> None:
+        """Raise one `DataError` that lists all errors; return if there is none."""
+        raise_errors(self.findings, f"data set {self.folder.name}")
+
+
+def verify(project: Project, dataset: str | int | Path) -> Verification:
+    """Check dataset.json, the files of every training case, and the cases against each other.
+
+    Args:
+        dataset: id, name or path of a raw data set.
+
+    Returns:
+        All findings; bad data does not raise.
+
+    Raises:
+        UsageError: no such data set, or no folder for raw data is set.
+        PluginError: dataset.json names a reader that does not exist.
+    """
+    folder = project.workspace.raw_folder(dataset)
+    survey, findings = survey_dataset(folder)
+    if survey is None:
+        return Verification(folder, (), tuple(findings))
+    findings += _check_case_number(survey, findings)
+    if not survey.cases:
+        return Verification(folder, (), tuple(findings))
+    name = _reader_name(survey, project.kernel)
+    if name is None:
+        findings += [_no_reader(case) for case in survey.cases.values()]
+        return Verification(folder, (), _in_order(findings))
+    reader: Reader = project.kernel.registry.build("readers", name)
+    inspected = _inspect_all(project, survey, reader)
+    findings += [finding for case in inspected.values() for finding in case.findings]
+    findings += _check_duplicates(survey, inspected)
+    findings += _check_foreground(survey.description, inspected.values())
+    return Verification(folder, tuple(survey.cases), _in_order(findings), name)
+
+
+def summarise_case(case: Case, reader: Reader, description: DatasetDescription) -> InspectedCase:
+    """Inspect a case and keep all but its arrays; what a worker sends back."""
+    return replace(inspect_case(case, reader, description), image=None, labels=None)
+
+
+def _inspect_all(project: Project, dataset: RawDataset, reader: Reader) -> dict[str, InspectedCase]:
+    cases = list(dataset.cases.values())
+    inspected: dict[str, InspectedCase] = {}
+    function = partial(summarise_case, reader=reader, description=dataset.description)
+    with project.stage(STAGE, dataset.name, len(cases)):
+        for done, outcome in enumerate(project.executor.map(function, cases), start=1):
+            case = cases[outcome.index]
+            if outcome.value is None:
+                inspected[case.name] = InspectedCase(None, None, (_not_checked(case, outcome.error),))
+            else:
+                inspected[case.name] = outcome.value
+            project.progress(STAGE, case.name, done, len(cases))
+    return {case.name: inspected[case.name] for case in cases}
+
+
+def _reader_name(dataset: RawDataset, kernel: Kernel) -> str | None:
+    """The data set's reader, chosen by its first case that can be read, or else by the file ending alone."""
+    for name, case in dataset.cases.items():
+        try:
+            return choose_reader(replace(dataset, cases={name: case}), kernel)
+        except DataError:
+            continue
+    image = next(iter(dataset.cases.values())).images[0]
+    name_by_ending = kernel.choose("segplug_choose_writer", path=image)
+    return name_by_ending if name_by_ending in _known_readers(kernel) else None
+
+
+def _known_readers(kernel: Kernel) -> set[str]:
+    components = [provided.component for provided in kernel.registry.all("readers")]
+    return {name for component in components for name in (component.name, *component.aliases)}
+
+
+def _no_reader(case: Case) -> Finding:
+    return Finding(
+        "unreadable file", case.name, case.images[0], "a format that no installed reader reads",
+        "a format of one of the readers (segplug plugins list --kind readers)", "Convert the files or install a reader",
+    )  # fmt: skip
+
+
+def _not_checked(case: Case, error: BaseException | None) -> Finding:
+    return Finding(
+        "not checked", case.name, case.images[0], f"{type(error).__name__}: {error}", "a check that ends",
+        "Free memory or use fewer --workers if memory ran out; else check the files of this case",
+    )  # fmt: skip
+
+
+def _check_case_number(dataset: RawDataset, findings: Iterable[Finding]) -> list[Finding]:
+    file, ending = dataset.folder / "dataset.json", dataset.description.file_ending
+    found = len({*dataset.cases, *(f.case for f in findings if f.case and f.kind != "unused file")})
+    stated = dataset.description.num_training
+    if found == stated and found:
+        return []
+    if not found:
+        return [
+            Finding(
+                "no cases", "", dataset.folder, "no training case", f"cases in imagesTr and labelsTr ({stated} stated)",
+                f"Name images CASE_0000{ending} and labels CASE{ending}",
+            )
+        ]  # fmt: skip
+    return [
+        Finding(
+            "number of cases", "", file, f"numTraining {stated}", f"{found}, the training cases there are",
+            "Correct numTraining, or add the missing cases",
+        )
+    ]  # fmt: skip
+
+
+def _check_duplicates(dataset: RawDataset, inspected: dict[str, InspectedCase]) -> list[Finding]:
+    """Cases with the same voxels: they leak from training into validation."""
+    by_image: dict[str, list[str]] = defaultdict(list)
+    for name, case in inspected.items():
+        if case.image_digest:
+            by_image[case.image_digest].append(name)
+    findings = []
+    for names in by_image.values():
+        first = names[0]
+        for name in names[1:]:
+            same = inspected[name].label_digest == inspected[first].label_digest
+            findings.append(
+                Finding(
+                    "duplicate case", name, dataset.cases[name].images[0],
+                    f"the same {'image and label map' if same else 'image (with other labels)'} as case {first}",
+                    "each image once: copies fall into training and validation alike and make scores too good",
+                    "Take one of them out" if same else "Take one out, or keep them in one fold by splits_final.json",
+                    "error" if same else "warning",
+                )
+            )  # fmt: skip
+    return findings
+
+
+def _check_foreground(description: DatasetDescription, inspected: Iterable[InspectedCase]) -> list[Finding]:
+    """Labels of dataset.json that no case has."""
+    counts: Counter[int] = Counter()
+    for case in inspected:
+        counts.update(case.label_counts)
+    missing = [v for v in description.labels.foreground_labels if not counts[v]]
+    if not counts or not missing:
+        return []
+    expected, remedy = "every label of dataset.json in some case", "Check the label maps against dataset.json"
+    if len(missing) == len(description.labels.foreground_labels):
+        return [Finding("no foreground", "", None, "no foreground voxel in any case", expected, remedy)]
+    found = f"no voxel of {_named(description, missing)} in any case"
+    return [Finding("label never used", "", None, found, expected, remedy, "warning")]
+
+
+def _named(description: DatasetDescription, labels: Sequence[int]) -> str:
+    return ", ".join(f"label {v}" if (n := description.labels.name_of(v)) == str(v) else f"{v} ({n})" for v in labels)
+
+
+def _in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda f: f.case))  # stable: a case's findings stay in the order of its files
