@@ -1,0 +1,203 @@
+"""Compare predicted label maps with references: files in folders, or arrays in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segplug.errors import DataError, SegplugError, UsageError
+from segplug.model import CaseEvaluation, DatasetDescription, Evaluation, Geometry, Labels, LabelSet
+from segplug.protocols import Metric, Reader
+from segplug.runtime.case_reading import read_labels
+from segplug.runtime.evaluation import SUMMARY, build_metrics, evaluate_case, summarise, write_summary
+from segplug.runtime.geometry import differences
+from segplug.runtime.project import Project
+from segplug.runtime.raw_dataset import IMAGE_ENDINGS
+
+STAGE = "evaluate"
+_NAMED = 20
+"""Missing cases named one by one in an error; the rest is counted."""
+
+
+def evaluate(
+    project: Project,
+    reference: Path | Mapping[str, Path],
+    prediction: Path,
+    dataset: DatasetDescription | LabelSet,
+    *,
+    metrics: Sequence[str] = (),
+    allow_missing: bool = False,
+    file_ending: str | None = None,
+    output: Path | None = None,
+) -> Evaluation:
+    """Evaluate a folder of predictions and write summary.json.
+
+    Args:
+        reference: folder of label maps `CASE<file_ending>`, or a path for each case.
+        prediction: folder with predictions of the same names.
+        dataset: the data set's description, or its labels alone; then the file ending is that of the references and the
+            reader is chosen by the first of them.
+        metrics: further metrics beside Dice and IoU; see `runtime.evaluation.build_metrics`.
+        allow_missing: leave out cases without a prediction (`Evaluation.missing`) rather than refuse.
+        file_ending: of references and predictions, if not that of `dataset`.
+        output: where to write; None for `prediction/summary.json`, nnU-Net's place.
+
+    Returns:
+        The evaluation; predictions without a reference are in `unexpected`, and in no number.
+
+    Raises:
+        DataError: predictions are missing (all are named), files are damaged, or shape, spacing, origin or direction of
+            a prediction is not that of its reference; all such cases are listed.
+        UsageError: the file ending cannot be told.
+        PluginError: a metric or reader does not exist.
+    """
+    labels = dataset.labels if isinstance(dataset, DatasetDescription) else dataset
+    ending = file_ending or (dataset.file_ending if isinstance(dataset, DatasetDescription) else None)
+    if ending is None:
+        ending = _ending_of(reference)
+    references = reference if isinstance(reference, Mapping) else label_maps(reference, ending)
+    predictions = label_maps(prediction, ending)
+    missing = sorted(set(references) - set(predictions))
+    unexpected = sorted(set(predictions) - set(references))
+    cases = sorted(set(references) & set(predictions), key=lambda case: predictions[case].name)
+    if missing and (not allow_missing or not cases):
+        raise DataError(_missing_text(missing, unexpected, prediction, ending))
+    if not cases:
+        raise DataError(f"{reference}: no label maps named CASE{ending}")
+    name = dataset.reader if isinstance(dataset, DatasetDescription) else None
+    work = partial(
+        _evaluate_files,
+        reader=_reader(project, name, references[cases[0]]),
+        labels=labels,
+        metrics=build_metrics(project.kernel.registry, metrics),
+    )
+    found = _evaluate_all(project, prediction.name, cases, [(references[c], predictions[c]) for c in cases], work)
+    evaluation = summarise(found, missing=missing, unexpected=unexpected)
+    write_summary(output or prediction / SUMMARY, evaluation)
+    return evaluation
+
+
+def evaluate_arrays(
+    project: Project,
+    pairs: Mapping[str, tuple[Labels | NDArray[Any], Labels | NDArray[Any]]],
+    labels: LabelSet,
+    *,
+    metrics: Sequence[str] = (),
+) -> Evaluation:
+    """Evaluate label maps in memory; nothing is written.
+
+    Args:
+        pairs: case name -> (reference, prediction): `Labels`, or bare integer arrays (z, y, x) or (y, x), which get a
+            spacing of 1.
+        labels: what the numbers mean.
+        metrics: as for `evaluate`.
+
+    Raises:
+        DataError: there are no cases, an array holds no integers, or shapes or geometries of a pair differ.
+    """
+    build = build_metrics(project.kernel.registry, metrics)
+    found = []
+    for case, (reference, prediction) in pairs.items():
+        found.append(
+            _evaluate_pair(_as_labels(reference), _as_labels(prediction), (Path(case), Path(case)), labels, build)
+        )
+    return summarise(found)
+
+
+def label_maps(folder: Path, ending: str) -> dict[str, Path]:
+    """Case name -> file, for every file of a folder with this ending; hidden files are passed over.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected one with label maps named CASE{ending}")
+    names = sorted(e.name for e in os.scandir(folder) if e.is_file() and not e.name.startswith("."))
+    return {n.removesuffix(ending): folder / n for n in names if n.endswith(ending)}
+
+
+def _ending_of(reference: Path | Mapping[str, Path]) -> str:
+    if isinstance(reference, Mapping):
+        names = [path.name for path in reference.values()]
+    elif reference.is_dir():
+        names = [path.name for path in reference.iterdir() if not path.name.startswith(".")]
+    else:
+        raise DataError(f"{reference}: no such folder; expected one with reference label maps")
+    endings = {next((e for e in IMAGE_ENDINGS if name.lower().endswith(e)), None) for name in names} - {None}
+    if len(endings) != 1:
+        found = f"files ending in {', '.join(sorted(filter(None, endings)))}" if endings else "no image files"
+        raise UsageError(f"{reference}: found {found}; say which to compare, e.g. --file-ending .nii.gz")
+    return str(endings.pop())
+
+
+def _missing_text(missing: Sequence[str], unexpected: Sequence[str], prediction: Path, ending: str) -> str:
+    listed = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+    extra = f" Without a reference: {', '.join(unexpected[:_NAMED])}." if unexpected else ""
+    return (
+        f"{prediction}: {len(missing)} cases have no prediction (CASE{ending}): {listed}.{extra} "
+        "Predict them, or leave them out of the evaluation with --allow-missing"
+    )
+
+
+def _reader(project: Project, name: str | None, example: Path) -> Reader:
+    name = name or project.kernel.choose("segplug_choose_reader", path=example)
+    if name is None:
+        readers = ", ".join(project.kernel.registry.names("readers"))
+        raise DataError(f"{example}: no reader can read this file; expected one of the formats of {readers}")
+    reader: Reader = project.kernel.registry.build("readers", name)
+    return reader
+
+
+def _evaluate_all(
+    project: Project, subject: str, cases: Sequence[str], files: Sequence[tuple[Path, Path]], work: Any
+) -> list[CaseEvaluation]:
+    """Evaluate every pair of files; what is wrong with any of them is raised at once."""
+    found: dict[int, CaseEvaluation] = {}
+    wrong: dict[int, SegplugError] = {}
+    with project.stage(STAGE, subject, len(cases)):
+        for done, outcome in enumerate(project.executor.map(work, files), start=1):
+            if outcome.value is not None:
+                found[outcome.index] = outcome.value
+            elif isinstance(outcome.error, SegplugError):
+                wrong[outcome.index] = outcome.error
+            elif outcome.error is not None:
+                raise outcome.error
+            project.progress(STAGE, cases[outcome.index], done, len(cases))
+        if wrong:
+            lines = "\n".join(f"  {cases[index]}: {error}" for index, error in sorted(wrong.items()))
+            raise DataError(f"{len(wrong)} of {len(cases)} cases cannot be evaluated:\n{lines}")
+    return [found[index] for index in range(len(cases))]
+
+
+def _evaluate_files(
+    files: tuple[Path, Path], *, reader: Reader, labels: LabelSet, metrics: Mapping[str, Metric]
+) -> CaseEvaluation:
+    """Evaluate one case; runs in a worker."""
+    reference, prediction = (read_labels(reader, path) for path in files)
+    return _evaluate_pair(reference, prediction, files, labels, metrics)
+
+
+def _evaluate_pair(
+    reference: Labels, prediction: Labels, files: tuple[Path, Path], labels: LabelSet, metrics: Mapping[str, Metric]
+) -> CaseEvaluation:
+    apart = differences(prediction.geometry, prediction.shape, reference.geometry, reference.shape)
+    for difference in apart:
+        if not difference.aligned:
+            raise DataError(
+                f"{files[1]}: {difference.what} {difference.found}; expected {difference.expected} as in the reference "
+                f"{files[0]}. Predict in the geometry of the image that the reference belongs to"
+            )
+    return evaluate_case(reference, prediction, labels, metrics, reference_file=files[0], prediction_file=files[1])
+
+
+def _as_labels(value: Labels | NDArray[Any]) -> Labels:
+    if isinstance(value, Labels):
+        return value
+    array = np.asarray(value)
+    return Labels(array[None] if array.ndim == 2 else array, Geometry((1.0,) * 3))
