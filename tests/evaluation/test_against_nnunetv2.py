@@ -1,6 +1,6 @@
 """Summaries and postprocessing decisions equal those of nnunetv2 itself.
 
-Needs the Python of an environment with nnunetv2 in SEGPLUG_PEER_PYTHON.
+Needs the Python of an environment with nnunetv2 in SEGPLUG_PEER.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ DATASETS = {
 
 @pytest.fixture(scope="session")
 def peer() -> str:
-    python = os.environ.get("SEGPLUG_PEER_PYTHON")
+    python = os.environ.get("SEGPLUG_PEER")
     if not python:
-        pytest.skip("SEGPLUG_PEER_PYTHON is not set")
+        pytest.skip("SEGPLUG_PEER is not set")
     return python
 
 
