@@ -17,3 +17,12 @@ def shared() -> Path:
     if not (folder / "datasets").is_dir():
         pytest.skip(f"shared data is not at {folder} (set SEGPLUG_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def peer() -> Path:
+    """Python of an environment with nnunetv2, to be run as a program of its own; skips where there is none."""
+    python = os.environ.get("SEGPLUG_PEER")
+    if not python:
+        pytest.skip("nnunetv2 is not at hand (run by nox -s parity, or set SEGPLUG_PEER to its Python)")
+    return Path(python)

@@ -1,0 +1,142 @@
+"""Writes the pages that are made from the code: hooks.md from the hook specifications, cli.md from the help texts.
+
+    python docs/generate.py
+
+A test fails when a page is not what this makes of the code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from segplug.kernel import KINDS, Kind, hookspecs
+
+HERE = Path(__file__).resolve().parent
+MADE = "<!-- made by docs/generate.py: change what it is made from -->"
+WIDTH = 100
+
+
+def signature_of(function: Callable[..., Any]) -> str:
+    """A hook as its heading shows it."""
+    shown = str(inspect.signature(function)).replace("'", "")
+    return f"{function.__name__}{shown}"
+
+
+def hooks() -> Iterator[tuple[str, Callable[..., Any], Kind | None]]:
+    """Every hook: its name, its specification, and the kind of component if it is a provider."""
+    for kind in KINDS.values():
+        yield kind.hook, getattr(hookspecs.Providers, kind.hook), kind
+    for name, value in vars(hookspecs).items():
+        if name.startswith("segplug_"):
+            yield name, value, None
+
+
+def hook_reference() -> str:
+    """hooks.md."""
+    parts = [MADE, "# Hook reference", inspect.getdoc(hookspecs) or "", HOW]
+    sections = (("Provider hooks", PROVIDERS), ("Choice hooks", CHOICES), ("Event hooks", EVENTS))
+    found = list(hooks())
+    for title, text in sections:
+        parts += [f"## {title}", text]
+        for name, function, kind in found:
+            section = PROVIDERS if kind else CHOICES if name.startswith("segplug_choose_") else EVENTS
+            if section is text:
+                parts += [
+                    f"### `{signature_of(function)}`",
+                    inspect.getdoc(function) or "",
+                    *_contract(kind),
+                    *_example(name),
+                ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _contract(kind: Kind | None) -> list[str]:
+    if kind is None:
+        return []
+    style = STYLES[kind.style.value].format(kind=kind)
+    protocol = kind.load_protocol()
+    module = sys.modules[protocol.__module__]
+    classes = [
+        c for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__ and n[0] != "_"
+    ]
+    code = "\n\n\n".join(inspect.getsource(c).rstrip() for c in classes)
+    return [style, f"```python\n{code}\n```"]
+
+
+def _example(name: str) -> list[str]:
+    file = HERE / "examples" / "hooks" / f"example_{name.removeprefix('segplug_')}.py"
+    code = file.read_text(encoding="utf-8").rstrip()
+    return [f'```python title="{file.relative_to(HERE.parent)}"\n{code}\n```']
+
+
+def command_reference() -> str:
+    """cli.md."""
+    from typer.main import get_command
+
+    from segplug.cli import main
+
+    main.plugin_commands = dict  # what others installed here is not ours to document
+    parts = [MADE, "# Commands", COMMANDS]
+
+    def describe(command: Any, name: str, parent: Any, level: int) -> None:
+        context = command.context_class(
+            command, info_name=name, parent=parent, terminal_width=WIDTH, max_content_width=WIDTH
+        )
+        text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+        parts.extend([f"{'#' * level} {context.command_path}", f"```text\n{text}\n```"])
+        if hasattr(command, "list_commands"):
+            for child in command.list_commands(context):
+                describe(command.get_command(context, child), child, context, level + 1)
+
+    describe(get_command(main.app), "segplug", None, 2)
+    return "\n\n".join(parts) + "\n"
+
+
+HOW = """A hook is a function of this name, marked with `segplug.hookimpl`, in the module that the entry point names:
+
+```toml
+[project.entry-points.segplug]
+my_plugin = "my_package"
+```
+
+It names only the arguments that it needs. [Your first loss](first-loss.md) shows a whole package,
+[Plugins](plugins.md) which component a name stands for. In the examples below, components and hook stand in one file,
+and `__name__` stands for its module."""
+
+PROVIDERS = """A provider hook yields components of one kind. Each is described by a protocol in `segplug.protocols`: a
+function or an object of that shape is all it takes, there is nothing to subclass. Every name may be given in a plan or
+with `--set`, with options as JSON values."""
+
+CHOICES = """A choice hook answers with a component's name, or with None to leave the answer to the next. The plugin
+that was registered last is asked first, the built-in answers come last. They are asked only where nobody named a
+component."""
+
+EVENTS = """An event hook is told what happened. What it returns is ignored, and if it raises, the run goes on with a
+warning."""
+
+STYLES = {
+    "function": "The implementation is the component: it is called as `segplug.protocols.{kind.protocol}` says, with "
+    "its options as further keywords.",
+    "object": "The implementation is called with its options, and with what it asks for by name; it returns an object "
+    "that `segplug.protocols.{kind.protocol}` describes.",
+}
+
+COMMANDS = """Every command with its help, as the program prints it. Each command is a thin shell over a Python
+function. Exit codes: 0 fine, 1 failed, 2 wrong usage. Tables (`plugins list`, `dataset verify`) are drawn in a
+terminal; elsewhere a row is one line with tabs, and `--format json` is for programs."""
+
+PAGES = {"hooks.md": hook_reference, "cli.md": command_reference}
+
+
+def main() -> None:
+    for name, make in PAGES.items():
+        (HERE / name).write_text(make(), encoding="utf-8")
+        sys.stdout.write(f"wrote docs/{name}\n")
+
+
+if __name__ == "__main__":
+    main()
