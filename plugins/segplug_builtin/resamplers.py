@@ -351,25 +351,41 @@ def _vote(
         if side is None:
             offsets = [o + at[axis] * stride for o in offsets]
         else:
-            place, weight = side[0][:, at[axis]] * stride, side[1][:, at[axis]]
-            offsets = [o + p for o in offsets for p in place]
-            shares = [s * w for s in shares for w in weight]
+            places = [np.take(place * stride, at[axis]) for place in side[0]]
+            weights = [np.take(weight, at[axis]) for weight in side[1]]
+            offsets = [o + p for o in offsets for p in places]
+            shares = [s * w for s in shares for w in weights]
     flat = labels.reshape(-1)
-    corners = [flat[o] for o in offsets]
-    best_score = _score(corners, shares, nearest)
+    corners = [np.take(flat, o) for o in offsets]
+    score = _score(corners, shares, nearest)
     best = nearest.copy()
-    settled = np.flatnonzero(best_score <= 0.5)  # more than half cannot be beaten
-    corners = [c[settled] for c in corners]
-    shares = [s[settled] for s in shares]
-    score, label = best_score[settled], best[settled]
-    stands = np.ones(len(settled), np.bool_)  # the nearest voxel's label is still the best
+    open_ = np.flatnonzero(score <= 0.5)  # more than half cannot be beaten
+    if open_.size:
+        best[open_] = _contest([c[open_] for c in corners], [s[open_] for s in shares], nearest[open_], score[open_])
+    return best
+
+
+def _contest(
+    corners: Sequence[NDArray[Any]], shares: Sequence[NDArray[np.float64]], nearest: NDArray[Any], score: NDArray[Any]
+) -> NDArray[Any]:
+    """The winner where the nearest voxel's label, with this score, may lose."""
+    low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
+    rival = low + high - nearest  # the other of two labels; the nearest voxel is one of the corners
+    best = np.where(_score(corners, shares, rival) > score, rival, nearest)
+    crowded = np.zeros(len(best), np.bool_)
     for corner in corners:
-        rival = _score(corners, shares, corner)
-        better = (rival > score) | (~stands & (rival == score) & (corner < label))
-        score = np.where(better, rival, score)
-        label = np.where(better, corner, label)
-        stands &= ~better
-    best[settled] = label
+        crowded |= (corner != low) & (corner != high)
+    at = np.flatnonzero(crowded)
+    corners, shares = [c[at] for c in corners], [s[at] for s in shares]
+    winner, score = nearest[at], score[at]
+    undefeated = np.ones(len(at), np.bool_)  # the nearest voxel's label still has the largest score
+    for corner in corners:
+        rival_score = _score(corners, shares, corner)
+        better = (rival_score > score) | (~undefeated & (rival_score == score) & (corner < winner))
+        score = np.where(better, rival_score, score)
+        winner = np.where(better, corner, winner)
+        undefeated &= ~better
+    best[at] = winner
     return best
 
 

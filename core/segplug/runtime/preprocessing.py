@@ -1,0 +1,199 @@
+"""One case: transpose, crop to nonzero, normalise, resample. The same code runs before training and before prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segplug.errors import DataError
+from segplug.kernel.registry import Registry
+from segplug.model import ChannelStatistics, Configuration, Geometry, Image, Labels, Plan
+from segplug.protocols import Normalizer, Resampler
+from segplug.runtime.cropping import OUTSIDE, Box, crop_to_nonzero, nonzero_box, slices
+
+
+@dataclass(frozen=True)
+class CroppedCase:
+    """A case before anything that depends on a configuration.
+
+    Args:
+        data: float32 (c, z, y, x), transposed and cropped; never written to, so that configurations can share it.
+        target: int16 (1, z, y, x), -1 outside the nonzero region; None if neither labels nor mask were asked for.
+        has_labels: False if the target is only the mask.
+        spacing: in the transposed order.
+        properties: as `PreprocessedCase.properties`.
+    """
+
+    data: NDArray[np.float32]
+    target: NDArray[np.int16] | None
+    has_labels: bool
+    spacing: tuple[float, ...]
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a plan does to each case of one configuration, all components found. Can be sent to other processes."""
+
+    transpose: tuple[int, ...]
+    spacing: tuple[float, ...]
+    normalizers: tuple[Normalizer, ...]
+    use_mask: tuple[bool, ...]
+    statistics: tuple[ChannelStatistics | None, ...]
+    resample_data: Resampler
+    resample_seg: Resampler
+
+    @classmethod
+    def of(cls, plan: Plan, configuration: Configuration, registry: Registry) -> Preprocessing:
+        """Find the plan's components.
+
+        Raises:
+            PluginError: one is missing.
+        """
+        count = len(configuration.normalization)
+        statistics: list[ChannelStatistics | None] = [*plan.channels[:count]]
+        statistics += [None] * (count - len(statistics))
+        return cls(
+            tuple(plan.transpose_forward),
+            tuple(configuration.spacing),
+            tuple(registry.build("normalizers", ref) for ref in configuration.normalization),
+            tuple(configuration.use_mask_for_norm),
+            tuple(statistics),
+            registry.build("resamplers", configuration.resample_data),
+            registry.build("resamplers", configuration.resample_seg),
+        )
+
+    def crop(self, image: Image, labels: Labels | None) -> CroppedCase:
+        """The steps that every configuration of a plan has in common.
+
+        Raises:
+            DataError: the image has a value that is not finite, or the label map another shape.
+        """
+        require_finite(image.array)
+        if len(image.array) != len(self.normalizers):
+            raise DataError(f"the image has {len(image.array)} channels, the plan {len(self.normalizers)}")
+        if labels is not None and labels.shape != image.shape:
+            raise DataError(f"the label map has shape {labels.shape}, the image {image.shape}")
+        if labels is None and not any(self.use_mask):
+            box, target = nonzero_box(image.array), None
+        else:
+            _, target, box = crop_to_nonzero(image.array, None if labels is None else labels.array)
+            target = np.ascontiguousarray(target.transpose(0, *(a + 1 for a in self.transpose)))
+        cropped = image.array[(slice(None), *slices(box))].transpose(0, *(a + 1 for a in self.transpose))
+        return CroppedCase(
+            cropped,
+            target,
+            labels is not None,
+            self._ordered(image.spacing),
+            {
+                "spacing": list(image.spacing),
+                "shape_before_cropping": list(self._ordered(image.shape)),
+                "bbox_used_for_cropping": [list(side) for side in self._ordered(box)],
+                "shape_after_cropping_and_before_resampling": list(cropped.shape[1:]),
+                "geometry": geometry_to_json(image.geometry),
+            },
+        )
+
+    def finish(self, case: CroppedCase) -> tuple[NDArray[np.float32], NDArray[np.int16] | None, dict[str, Any]]:
+        """Normalise and resample a cropped case; returns what `preprocess_image` does."""
+        data = np.empty(case.data.shape, np.float32)
+        mask = None if case.target is None else case.target[0] >= 0
+        for index, (normalize, use_mask) in enumerate(zip(self.normalizers, self.use_mask, strict=True)):
+            data[index] = case.data[index]
+            normalised = normalize(data[index], mask if use_mask else None, self.statistics[index])
+            if normalised is not data[index]:
+                data[index] = normalised
+        del mask
+        spacing = self.target_spacing(case.spacing)
+        shape = resampled_shape(data.shape[1:], case.spacing, spacing)
+        data = np.asarray(self.resample_data(data, shape, case.spacing, spacing), np.float32)
+        target = None
+        if case.has_labels and case.target is not None:
+            target = np.asarray(self.resample_seg(case.target, shape, case.spacing, spacing), np.int16)
+            if target is case.target:
+                target = target.copy()
+        return data, target, dict(case.properties)
+
+    def target_spacing(self, spacing: Sequence[float]) -> tuple[float, ...]:
+        """Spacing after resampling for an image of this spacing; a 2D configuration keeps that between slices."""
+        return (*spacing[: len(spacing) - len(self.spacing)], *self.spacing)
+
+    def _ordered(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(values[axis] for axis in self.transpose)
+
+
+def preprocess_image(
+    image: Image, labels: Labels | None, plan: Plan, configuration: Configuration, registry: Registry
+) -> tuple[NDArray[np.float32], NDArray[np.int16] | None, dict[str, Any]]:
+    """Preprocess one case by nnU-Net's steps. For many cases make a `Preprocessing` once.
+
+    Returns:
+        Data, float32 (c, z, y, x) in the plan's axis order; target, int16 (1, z, y, x) with -1 for background outside the
+        nonzero region, None without labels; properties (JSON values, nnU-Net's names): `spacing` in the image's own axis
+        order, `shape_before_cropping`, `bbox_used_for_cropping` and `shape_after_cropping_and_before_resampling` in the
+        plan's order, and `geometry` of the image.
+
+    Raises:
+        DataError: the image has a value that is not finite, other channels than the plan, or the label map another shape.
+    """
+    steps = Preprocessing.of(plan, configuration, registry)
+    return steps.finish(steps.crop(image, labels))
+
+
+def resampled_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> tuple[int, ...]:
+    """Shape at a new spacing, rounded half to even as nnU-Net does; at least one voxel per axis."""
+    return tuple(
+        max(1, round(old / new * n)) for old, new, n in zip(spacing, new_spacing, shape, strict=True)
+    )
+
+
+def require_finite(array: NDArray[np.float32]) -> None:
+    """Refuse NaN and infinity: one such voxel would make the whole normalised image so.
+
+    Args:
+        array: (c, z, y, x).
+
+    Raises:
+        DataError: naming how many there are and where the first is.
+    """
+    for index, channel in enumerate(array):
+        if channel.size and not (np.isfinite(channel.min()) and np.isfinite(channel.max())):  # both pass NaN on
+            wrong = np.argwhere(~np.isfinite(channel))
+            first = tuple(int(i) for i in wrong[0])
+            raise DataError(
+                f"channel {index} has {len(wrong)} values that are not finite, the first ({channel[first]}) at voxel "
+                f"{first} (z, y, x). Mend the image: every value has to be a number"
+            )
+
+
+def geometry_to_json(geometry: Geometry) -> dict[str, Any]:
+    """JSON values; arrays become lists."""
+    extra = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in geometry.extra.items()}
+    return {
+        "spacing": list(geometry.spacing),
+        "origin": list(geometry.origin),
+        "direction": list(geometry.direction),
+        "extra": extra,
+    }
+
+
+def geometry_from_json(raw: Mapping[str, Any]) -> Geometry:
+    """The geometry again; arrays in `extra` stay lists."""
+    return Geometry(tuple(raw["spacing"]), tuple(raw["origin"]), tuple(raw["direction"]), dict(raw["extra"]))
+
+
+__all__ = [
+    "OUTSIDE",
+    "Box",
+    "CroppedCase",
+    "Preprocessing",
+    "geometry_from_json",
+    "geometry_to_json",
+    "preprocess_image",
+    "require_finite",
+    "resampled_shape",
+]

@@ -1,0 +1,84 @@
+"""nnU-Net's five intensity normalisations. Each works in place and returns its argument.
+
+Numbers are nnU-Net's (`preprocessing/normalization`, release 2.8.1): a standard deviation or range below 1e-8 counts as
+1e-8, so that constant channels become 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segplug.errors import DataError
+from segplug.model import ChannelStatistics
+
+_SMALLEST = 1e-8
+Channel = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+def zscore(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
+    """Mean 0 and standard deviation 1, of the whole channel or of what lies in the mask; the rest stays as it is."""
+    if mask is None or mask.all():
+        channel -= channel.mean()
+        channel /= np.float32(max(_root_mean_square(channel), _SMALLEST))
+        return channel
+    values = channel[mask]
+    if values.size:
+        channel[mask] = zscore(values, None, statistics)
+    return channel
+
+
+def ct(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
+    """Clip to the data set's 0.5 and 99.5 percentiles, then its mean and standard deviation over the foreground.
+
+    Raises:
+        DataError: the plan has no statistics of this channel.
+    """
+    if statistics is None:
+        raise DataError(
+            "CT normalisation: the plan has no intensity statistics (foreground_intensity_properties_per_channel) of this "
+            "channel. Make fingerprint and plan again"
+        )
+    np.clip(channel, np.float32(statistics.percentile_00_5), np.float32(statistics.percentile_99_5), out=channel)
+    channel -= np.float32(statistics.mean)
+    channel /= np.float32(max(statistics.std, _SMALLEST))
+    return channel
+
+
+def none(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
+    """Values as they are."""
+    return channel
+
+
+def rescale_to_0_1(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
+    """The channel's own range to 0..1."""
+    channel -= channel.min()
+    channel /= max(channel.max(), np.float32(_SMALLEST))
+    return channel
+
+
+def rgb_to_0_1(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
+    """Bytes, 0..255, to 0..1.
+
+    Raises:
+        DataError: a value lies outside 0..255.
+    """
+    low, high = float(channel.min()), float(channel.max())
+    if low < 0 or high > 255:
+        raise DataError(
+            f"RGB normalisation: found values from {low:g} to {high:g}, expected 0 to 255. Name the channels otherwise in "
+            "dataset.json's channel_names if these are no bytes"
+        )
+    channel /= np.float32(255)
+    return channel
+
+
+def _root_mean_square(values: Channel) -> float:
+    """By runs that float32 sums exactly enough; needs no second array."""
+    total, flat = 0.0, values.reshape(-1)
+    run = 1 << 14
+    for start in range(0, flat.size, run):
+        part = flat[start : start + run]
+        total += float(np.dot(part, part))
+    return float(np.sqrt(total / flat.size))
