@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import statistics
+import subprocess
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +79,36 @@ def test_list_table_has_the_same_rows_one_a_line(everything: Any) -> None:
     assert lines[0] == ["kind", "name", "qualified_name", "distribution", "version", "state", "summary"]
     found = rows(everything.segplug("plugins", "list", "--format", "json"))
     assert {(line[0], line[2]): dict(zip(lines[0], line, strict=True)) for line in lines[1:]} == found
+
+
+def test_list_in_a_terminal_is_drawn(everything: Any) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (50, 240))
+    program = "from segplug.cli.main import main; main()"
+    process = subprocess.Popen(
+        [everything.python, "-c", program, "plugins", "list", "--kind", "schedules"],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        cwd=everything.folder,
+        env={**os.environ, "TERM": "dumb", "NO_COLOR": "1"},
+    )
+    os.close(theirs)
+    drawn = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        drawn += piece
+    os.close(ours)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    text = drawn.decode()
+    assert "┏━" in text
+    assert "qualified_name" in text
+    assert "rival_a:middle" in text
 
 
 def test_list_one_kind(everything: Any) -> None:
@@ -205,6 +239,22 @@ def test_listener_hears_and_fails_without_stopping_the_run(everything: Any, tmp_
     assert (
         "plugin 'listener' failed in segplug_stage_progress: RuntimeError: the tracking server is gone" in done.stderr
     )
+
+
+START = """
+from types import SimpleNamespace
+from segplug.cli.shell import open_project
+with open_project(SimpleNamespace(obj=None)):
+    pass
+"""
+
+
+def test_a_run_begins_by_telling_each_replacement_in_one_line(everything: Any) -> None:
+    done = everything.run("-c", START)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "the built-in 'dice_ce' of the losses is replaced by 'dice_ce' of plugin 'replacing' (segplug-replacing 1.2)"
+    ]
 
 
 def test_command_of_a_plugin(everything: Any) -> None:

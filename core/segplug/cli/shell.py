@@ -59,9 +59,8 @@ def open_project(ctx: typer.Context, workers: int | None = None, **folders: Path
     roots = {name: folders.get(name, getattr(settings, name)) for name in ("raw", "preprocessed", "results")}
     kernel = Kernel(pins=settings.pins, block=settings.block)
     for builtin, inforce in kernel.registry.replacements():
-        plugin = inforce.plugin
-        by = f"{inforce.qualified_name} ({plugin.distribution} {plugin.version})"
-        say(f"{builtin.kind.name}: {builtin.component.name} is replaced by {by}")
+        what = f"the built-in {builtin.component.name!r} of the {builtin.kind.name}"
+        say(f"{what} is replaced by {inforce.component.name!r} of {inforce.plugin}")
     workers = settings.workers if workers is None else workers
     with (
         _short_warnings(),
