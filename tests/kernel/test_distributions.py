@@ -90,7 +90,7 @@ def test_list_in_a_terminal_is_drawn(everything: Any) -> None:
         stdout=theirs,
         stderr=subprocess.PIPE,
         cwd=everything.folder,
-        env={**os.environ, "TERM": "dumb", "NO_COLOR": "1"},
+        env={**os.environ, "TERM": "xterm"},
     )
     os.close(theirs)
     drawn = b""
