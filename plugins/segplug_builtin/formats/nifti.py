@@ -87,8 +87,9 @@ def scaled_like_itk(content: NiftiContent) -> NDArray[np.float32]:
     """
     assert content.raw is not None
     tiny = float(np.finfo(np.float64).eps)
-    slope, intercept = 1.0 if abs(content.slope) < tiny else content.slope, content.intercept
-    if not (abs(slope) > tiny and (abs(slope - 1) > tiny or abs(intercept) > tiny)):  # not where they are NaN
+    slope = content.slope if np.isfinite(content.slope) and abs(content.slope) > tiny else 1.0
+    intercept = content.intercept if np.isfinite(content.intercept) else 0.0
+    if abs(slope - 1) <= tiny and abs(intercept) <= tiny:
         return content.raw.astype(np.float32)
     result = np.empty(content.raw.shape, np.float32)
     double = content.raw.dtype.itemsize == 8 and content.raw.dtype.kind == "f"

@@ -15,7 +15,7 @@ from segplug.model import Geometry, Image, Labels
 from segplug.runtime.files import PARTIAL, read_json, write_json
 from segplug.runtime.geometry import ASSUMED
 from segplug_builtin.formats.channels import stack_channels
-from segplug_builtin.formats.damage import RESTORE, read_whole, reading
+from segplug_builtin.formats.damage import check_tiff, read_whole, reading
 from segplug_builtin.formats.label_type import smallest_label_type
 
 
@@ -49,16 +49,8 @@ def tiff_array(path: Path) -> NDArray[Any]:
     """
     import tifffile
 
-    content_bytes = len(read_whole(path))
+    check_tiff(read_whole(path), path)
     with reading(path, "a TIFF file"):
-        with tifffile.TiffFile(path) as file:
-            for page in file.pages:
-                frame = page.aspage()
-                for offset, count in zip(frame.dataoffsets, frame.databytecounts, strict=True):
-                    if offset + count > content_bytes:
-                        raise DataError(
-                            f"{path}: truncated: {content_bytes} bytes; its pages promise {offset + count}. {RESTORE}"
-                        )
         try:
             return np.asarray(tifffile.imread(path))
         except ValueError as error:
