@@ -1,0 +1,187 @@
+"""What surrounds a network at prediction: preprocessing before it, the window over it, the export after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segplug.errors import DataError
+from segplug.kernel import Registry
+from segplug.model import Image, Labels, Prediction
+from segplug.protocols import Model, PredictionSettings, SeparableResampler
+from segplug.runtime.network import count_input_channels
+from segplug.runtime.preprocessing import Preprocessing
+from segplug.runtime.probability_file import scratch_array
+from segplug.runtime.sliding_window import Slab, Window, slide
+from segplug.runtime.streamed_export import Placement, export, export_whole
+
+SLICES_AT_ONCE = 8
+"""Slices of a volume that a 2D network works on together."""
+
+VOXELS_ON_GPU = 1 << 22
+"""Voxels of the tiles that a GPU gets at once: two patches of 128^3."""
+
+
+@dataclass(frozen=True)
+class PreparedImage(Image):
+    """An image whose preprocessing is done already, so that it could be done while another was predicted.
+
+    Args:
+        data: float32 (channels, z, y, x): transposed, cropped, normalised, resampled; with the previous stage's labels
+            as further channels in a cascade.
+        properties: as in `PreprocessedCase`.
+    """
+
+    data: NDArray[np.float32] = field(kw_only=True)
+    properties: Mapping[str, Any] = field(kw_only=True)
+
+
+class PredictionPipeline:
+    """What `segplug.protocols.Pipeline` describes, for one model and its settings.
+
+    Args:
+        registry: for the plan's normalizers and resamplers.
+        scratch: folder on whose disk probabilities are kept meanwhile; None for the system's temporary folder.
+        progress: called with (tiles done along the window's axis, all of them) as an image comes along.
+
+    Raises:
+        PluginError: a component of the plan is missing.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        model: Model,
+        settings: PredictionSettings,
+        *,
+        scratch: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._registry = registry
+        self._model = model
+        self._settings = settings
+        self._scratch = scratch
+        self._progress = progress
+        self._preprocessing = Preprocessing.of(model.plan, model.configuration, registry)
+
+    def prepare(self, image: Image, previous: Labels | None = None) -> PreparedImage:
+        """Preprocess an image; with a cascade, add the labels that the previous stage predicted, one channel each.
+
+        Raises:
+            DataError: the image has other channels than the model wants, or values that are not finite; a cascade has
+                no previous prediction, or one of another shape.
+        """
+        name = self._model.configuration.previous_stage
+        if name is not None and previous is None:
+            raise DataError(f"configuration {self._model.configuration.name} needs the prediction of {name} as input")
+        steps = self._preprocessing
+        data, target, properties = steps.finish(steps.crop(image, previous if name is not None else None))
+        if name is not None and target is not None:
+            foreground = self._model.dataset.labels.foreground_labels
+            data = np.concatenate([data, *(target == label for label in foreground)], dtype=np.float32)
+        return PreparedImage(image.array, image.geometry, data=data, properties=properties)
+
+    def run(
+        self,
+        image: Image,
+        forward: Sequence[Callable[[Tensor], Tensor]],
+        device: torch.device,
+        previous: Labels | None = None,
+    ) -> Prediction:
+        """Predict one image; see `segplug.protocols.Pipeline`. A `PreparedImage` is not preprocessed again.
+
+        Raises:
+            DataError: see `prepare`; also if the logits are not finite, or the disk is too small for the probabilities.
+            PluginError: the network returned another shape than it must.
+        """
+        prepared = image if isinstance(image, PreparedImage) else self.prepare(image, previous)
+        labels, shape = self._model.dataset.labels, prepared.data.shape[1:]
+        wanted = count_input_channels(self._model.configuration, self._model.dataset.num_channels, labels)
+        if len(prepared.data) != wanted:
+            raise DataError(f"the preprocessed image has {len(prepared.data)} channels, the network {wanted}")
+        placement = self._placement(prepared)
+        probabilities = None
+        if self._settings.save_probabilities:
+            probabilities = scratch_array((labels.output_channels, *placement.original_shape), self._scratch)
+        window = Window.plan(shape, self._model.configuration.patch_size, self._settings.step_size, self._slices)
+        slabs = self._reported(self._slide(prepared.data, forward, window, device), window)
+        resample, matrices = self._resampling(shape, placement, prepared.properties)
+        if matrices is not None:
+            result = export(slabs, window.order, placement, labels, matrices=matrices, probabilities=probabilities)
+        else:
+            result = export_whole(
+                slabs,
+                window.order,
+                placement,
+                labels,
+                shape=shape,
+                resample=resample,
+                probabilities=probabilities,
+            )
+        return Prediction(Labels(result, prepared.geometry), probabilities)
+
+    def _slide(
+        self,
+        data: NDArray[np.float32],
+        forward: Sequence[Callable[[Tensor], Tensor]],
+        window: Window,
+        device: torch.device,
+    ) -> Iterator[Slab]:
+        # measured on CPUs: one 3D tile at a time is fastest there, the slices of a 2D network several at a time
+        batch = window.depth if device.type == "cpu" else max(1, VOXELS_ON_GPU // int(np.prod(window.patch)))
+        mirror_axes = self._model.mirror_axes if self._settings.mirroring else ()
+        return slide(
+            torch.from_numpy(data),
+            forward,
+            window,
+            classes=self._model.dataset.labels.output_channels,
+            device=device,
+            mirror_axes=mirror_axes,
+            batch_size=batch,
+        )
+
+    @cached_property
+    def _slices(self) -> int:
+        return SLICES_AT_ONCE if self._settings.max_memory_gb is None else 1
+
+    def _reported(self, slabs: Iterator[Slab], window: Window) -> Iterator[Slab]:
+        total = window.shape[window.axis]
+        for slab in slabs:
+            yield slab
+            if self._progress is not None:
+                self._progress(slab.start + slab.logits.shape[1], total)
+
+    def _placement(self, prepared: PreparedImage) -> Placement:
+        properties = prepared.properties
+        return Placement(
+            tuple(properties["shape_before_cropping"]),
+            tuple((int(start), int(stop)) for start, stop in properties["bbox_used_for_cropping"]),
+            tuple(self._model.plan.transpose_forward),
+        )
+
+    def _resampling(
+        self, shape: Sequence[int], placement: Placement, properties: Mapping[str, Any]
+    ) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], list[NDArray[np.float32] | None] | None]:
+        """How logits get the shape of the cropped image: a function, and a matrix per axis if that does the same."""
+        ref = self._model.configuration.resample_probabilities
+        spacing = tuple(properties["spacing"][axis] for axis in placement.transpose)
+        arguments = {
+            "new_shape": placement.region_shape,
+            "spacing": self._preprocessing.target_spacing(spacing),
+            "new_spacing": spacing,
+        }
+        resampler: Any = self._registry.load(self._registry.resolve("resamplers", ref.name))
+        matrices = None
+        if isinstance(resampler, SeparableResampler):
+            matrices = resampler.axis_matrices(shape, **arguments, **ref.options)
+            if matrices is not None and any(m is not None and m.min() < 0 for m in matrices):
+                matrices = None  # splines that overshoot are clipped to the range of the whole image
+        return partial(self._registry.build("resamplers", ref), **arguments), matrices

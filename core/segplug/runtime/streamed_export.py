@@ -1,0 +1,266 @@
+"""From logits at the network's resolution to labels in the original image, slab by slab.
+
+Each slab is resampled, reduced to labels and put in its place at once: no array of classes x original shape exists.
+Probabilities, if they are asked for, go the same way into an array mapped from disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segplug.model import LabelSet
+from segplug.runtime.sliding_window import Slab
+
+VALUES_AT_ONCE = 1 << 23
+"""Logits that are worked on together at the original resolution; 32 MB."""
+
+_BLOCK = 16
+"""Rows of a banded matrix that are multiplied together: the fewer, the fewer zeros; measured on a CPU."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the resampled region lies in the original image.
+
+    Args:
+        shape: of the image before cropping, transposed as in preprocessing.
+        box: (start, stop) per axis of the cropped region in it.
+        transpose: axis order of preprocessing (`transpose_forward`).
+    """
+
+    shape: tuple[int, ...]
+    box: tuple[tuple[int, int], ...]
+    transpose: tuple[int, ...]
+
+    @property
+    def original_shape(self) -> tuple[int, ...]:
+        """Shape in the image's own order of axes."""
+        return tuple(self.shape[self.transpose.index(axis)] for axis in range(len(self.shape)))
+
+    @property
+    def region_shape(self) -> tuple[int, ...]:
+        """Shape of the cropped region, transposed."""
+        return tuple(stop - start for start, stop in self.box)
+
+    def region(self, array: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:
+        """The cropped region of an array (..., *original shape), its spatial axes as `order` has the transposed ones.
+
+        A view: what is written to it stands in the array.
+        """
+        lead = array.ndim - len(self.shape)
+        keep = tuple(range(lead))
+        transposed = array.transpose(*keep, *(lead + a for a in self.transpose))
+        inside: tuple[Any, ...] = (..., *(slice(*side) for side in self.box))
+        cropped: NDArray[Any] = transposed[inside]
+        return cropped.transpose(*keep, *(lead + a for a in order))
+
+
+def label_dtype(labels: LabelSet) -> type[np.uint8] | type[np.uint16]:
+    """The smaller type that holds every label a prediction can have."""
+    return np.uint8 if max((*labels.all_labels, *labels.regions_class_order)) <= 255 else np.uint16
+
+
+def export(
+    slabs: Iterable[Slab],
+    order: Sequence[int],
+    placement: Placement,
+    labels: LabelSet,
+    *,
+    matrices: Sequence[NDArray[np.float32] | None],
+    probabilities: NDArray[np.float32] | None = None,
+) -> NDArray[Any]:
+    """Make the label map of an image as its logits come in.
+
+    Args:
+        slabs: logits (classes, thickness, *others), in order and without gaps.
+        order: the transposed spatial axes in the slabs' order.
+        placement: where the region lies.
+        labels: how logits become labels: the largest wins; with regions, each one above 0 (a probability above 0.5) is
+            painted, in `regions_class_order`.
+        matrices: per transposed axis, (n_new, n_old) weights >= 0 that resample it; None for an axis that stays.
+        probabilities: (classes, *original shape) to be filled, or None; outside the region background is certain.
+
+    Returns:
+        uint8 or uint16 (z, y, x), in the image's own order of axes; 0 outside the region.
+    """
+    result = np.zeros(placement.original_shape, label_dtype(labels))
+    into = placement.region(result, order)
+    into_probabilities = None
+    if probabilities is not None:
+        _fill_outside(probabilities, placement, labels)
+        into_probabilities = placement.region(probabilities, order)
+    stream = _Stream([matrices[axis] for axis in order])
+    for slab in slabs:
+        for start, logits in stream.push(slab.logits):
+            stop = start + logits.shape[1]
+            into[start:stop] = _to_labels(logits, labels).cpu().numpy()
+            if into_probabilities is not None:
+                into_probabilities[:, start:stop] = _to_probabilities(logits, labels).cpu().numpy()
+    return result
+
+
+def export_whole(
+    slabs: Iterable[Slab],
+    order: Sequence[int],
+    placement: Placement,
+    labels: LabelSet,
+    *,
+    shape: Sequence[int],
+    resample: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    probabilities: NDArray[np.float32] | None = None,
+) -> NDArray[Any]:
+    """Like `export`, for resamplers that need whole arrays: one class at a time is resampled, with a running maximum.
+
+    Args:
+        shape: of the preprocessed image, transposed.
+        resample: brings (1, *shape) to (1, *region shape).
+    """
+    lowest: NDArray[np.float32] | None = None
+    for slab in slabs:
+        if lowest is None:
+            lowest = np.empty((slab.logits.shape[0], *shape), np.float32)
+        ordered = lowest.transpose(0, *(1 + a for a in order))
+        ordered[:, slab.start : slab.start + slab.logits.shape[1]] = slab.logits.cpu().numpy()
+    assert lowest is not None
+    result = np.zeros(placement.original_shape, label_dtype(labels))
+    straight = range(len(shape))
+    into = placement.region(result, straight)
+    into_probabilities = None
+    if probabilities is not None:
+        _fill_outside(probabilities, placement, labels)
+        into_probabilities = placement.region(probabilities, straight)
+    best = np.full(into.shape, -np.inf if not labels.has_regions else 0, np.float32)
+    for channel in range(len(lowest)):
+        resampled = resample(lowest[channel : channel + 1])[0]
+        if into_probabilities is not None:
+            into_probabilities[channel] = resampled
+        wins = resampled > best
+        into[wins] = _values(labels)[channel]
+        if not labels.has_regions:
+            np.maximum(best, resampled, out=best)
+    if into_probabilities is not None:
+        for index in range(into_probabilities.shape[1]):
+            logits = torch.from_numpy(np.ascontiguousarray(into_probabilities[:, index]))
+            into_probabilities[:, index] = _to_probabilities(logits, labels).numpy()
+    return result
+
+
+def _values(labels: LabelSet) -> tuple[int, ...]:
+    """The label that each channel of the logits stands for."""
+    return labels.regions_class_order if labels.has_regions else labels.all_labels
+
+
+def _to_labels(logits: Tensor, labels: LabelSet) -> Tensor:
+    """(classes, ...) logits to labels."""
+    values = _values(labels)
+    kind = torch.uint8 if max(values) <= 255 else torch.int32
+    if labels.has_regions:
+        result = torch.zeros(logits.shape[1:], dtype=kind, device=logits.device)
+        for channel, value in zip(logits, values, strict=True):
+            result.masked_fill_(channel > 0, value)
+        return result
+    # a running maximum: three times as fast as argmax over the first axis on a CPU; the first of equals wins too
+    result = torch.full(logits.shape[1:], values[0], dtype=kind, device=logits.device)
+    best = logits[0].clone()
+    for channel, value in zip(logits[1:], values[1:], strict=True):
+        result.masked_fill_(channel > best, value)
+        torch.maximum(best, channel, out=best)
+    return result
+
+
+def _to_probabilities(logits: Tensor, labels: LabelSet) -> Tensor:
+    return torch.sigmoid(logits) if labels.has_regions else torch.softmax(logits, 0)
+
+
+def _fill_outside(probabilities: NDArray[np.float32], placement: Placement, labels: LabelSet) -> None:
+    """Background is certain outside the region; the array is zero when it comes, as a new file is."""
+    if not labels.has_regions and placement.region_shape != placement.shape:
+        probabilities[0] = 1
+
+
+class _Axis:
+    """Resampling along one axis: a matrix whose rows are nonzero in a narrow band."""
+
+    def __init__(self, matrix: NDArray[np.float32]) -> None:
+        nonzero = matrix != 0
+        self.matrix = torch.from_numpy(matrix)
+        self.first = nonzero.argmax(1)
+        self.stop = np.maximum.accumulate(matrix.shape[1] - nonzero[:, ::-1].argmax(1))
+        self.n_new, self.n_old = matrix.shape
+        self._blocks: dict[torch.device, list[tuple[slice, slice, Tensor]]] = {}
+
+    def rows(self, start: int, stop: int) -> tuple[int, int]:
+        """The old samples that new samples start..stop are made of."""
+        return int(self.first[start:stop].min()), int(self.stop[start:stop].max())
+
+    def apply(self, x: Tensor, axis: int) -> Tensor:
+        """Resample the last axis (-1) or the one before it (-2)."""
+        shape = list(x.shape)
+        shape[axis] = self.n_new
+        result = torch.empty(shape, dtype=x.dtype, device=x.device)
+        for new, old, block in self._on(x.device):
+            if axis == -1:
+                result[..., new] = torch.matmul(x[..., old], block.T)
+            else:
+                result[..., new, :] = torch.matmul(block, x[..., old, :])
+        return result
+
+    def _on(self, device: torch.device) -> list[tuple[slice, slice, Tensor]]:
+        if device not in self._blocks:
+            blocks = []
+            for start in range(0, self.n_new, _BLOCK):
+                stop = min(start + _BLOCK, self.n_new)
+                low, high = self.rows(start, stop)
+                block = self.matrix[start:stop, low:high].contiguous().to(device)
+                blocks.append((slice(start, stop), slice(low, high), block))
+            self._blocks[device] = blocks
+        return self._blocks[device]
+
+
+class _Stream:
+    """Resamples slabs along their first axis as soon as the next slices allow it, and along the others."""
+
+    def __init__(self, matrices: Sequence[NDArray[np.float32] | None]) -> None:
+        self._along, self._second, self._third = (None if m is None else _Axis(m) for m in matrices)
+        self._kept: Tensor | None = None  # slices that are still needed
+        self._arrived = 0
+        self._done = 0
+
+    def push(self, slab: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Take (classes, thickness, a, b); yield (start, (classes, new thickness, new a, new b)) pieces."""
+        classes, _, a, b = slab.shape
+        new_a = a if self._second is None else self._second.n_new
+        new_b = b if self._third is None else self._third.n_new
+        at_once = max(1, VALUES_AT_ONCE // (classes * max(a * b, new_a * new_b)))
+        for piece in torch.split(slab, at_once, dim=1):
+            for start, lengthened in self._lengthen(piece, at_once):
+                widened = lengthened if self._second is None else self._second.apply(lengthened, -2)
+                yield start, widened if self._third is None else self._third.apply(widened, -1)
+
+    def _lengthen(self, piece: Tensor, at_once: int) -> Iterator[tuple[int, Tensor]]:
+        """Resample along the first axis as far as the slices that have arrived reach."""
+        self._arrived += piece.shape[1]
+        if self._along is None:
+            yield self._arrived - piece.shape[1], piece
+            return
+        window = piece if self._kept is None else torch.cat((self._kept, piece), 1)
+        origin = self._arrived - window.shape[1]
+        flat = window.flatten(2)
+        while self._done < self._along.n_new and self._along.stop[self._done] <= self._arrived:
+            start = self._done
+            ready = int(np.searchsorted(self._along.stop[start : start + at_once], self._arrived, side="right"))
+            low, high = self._along.rows(start, start + ready)
+            matrix = self._along.matrix[start : start + ready, low:high].to(piece.device)
+            made = torch.matmul(matrix, flat[:, low - origin : high - origin])
+            self._done += ready
+            yield start, made.reshape(*made.shape[:2], *window.shape[2:])
+        if self._done < self._along.n_new:
+            needed = int(self._along.first[self._done :].min())
+            self._kept = window[:, max(needed - origin, 0) :].clone()
