@@ -130,9 +130,15 @@ def test_broken_at_import(
     ],
 )
 def test_broken_hooks(kernel_of: Callable[..., Kernel], content: dict[str, Any], expected: str) -> None:
-    plugin = module("odd", segplug_schedules=segplug_schedules, **content)
+    @hookimpl
+    def segplug_checkpoint_written(path: Path) -> None:
+        raise AssertionError("a broken plugin is not called")
+
+    plugin = module(
+        "odd", segplug_schedules=segplug_schedules, segplug_checkpoint_written=segplug_checkpoint_written, **content
+    )
     if "missing" in expected:
-        del plugin.segplug_schedules
+        del plugin.segplug_schedules, plugin.segplug_checkpoint_written
     kernel = kernel_of(Installed("segplug-odd", "1.0", ("odd", "odd")), odd=plugin)
     record = kernel.plugins[-1]
     assert record.state is State.BROKEN

@@ -34,6 +34,7 @@ COMMANDS = {
 """Built-in commands in the order of the help; each is `app` of the module of its name in this package."""
 
 COMMAND_GROUP = "segplug.commands"
+INTERRUPTED = 130
 
 
 class LazyGroup(TyperGroup):
@@ -135,9 +136,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         typer.echo(f"{'usage error' if isinstance(error, UsageError) else 'error'}: {error}", err=True)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; what is finished is kept, call again to go on", err=True)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer catches the interrupt itself and says nothing
+            typer.echo("interrupted; what is finished is kept, call again to go on", err=True)
+        raise
     except BrokenPipeError:  # `segplug ... | head`
         sys.stderr.close()
         raise SystemExit(1) from None
