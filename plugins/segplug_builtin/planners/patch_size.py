@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segplug.errors import DataError
-from segplug_builtin.planners.feature_maps import UNetShape
+from segplug_builtin.planners.feature_maps import UNetShape, feature_map_cost
 from segplug_builtin.planners.rules import Rules
 from segplug_builtin.planners.topology import Topology, plan_topology
 
@@ -56,14 +56,15 @@ def plan_network(task: Task, rules: Rules, memory_gb: float) -> NetworkPlan:
     budget = reference.cost * (memory_gb / rules.memory_gb)
     topology = plan_topology(task.spacing, first_patch_size(task.spacing, task.median_shape))
     unet = rules.unet(topology, task.inputs, task.outputs)
-    cost = rules.cost(unet, topology.patch_size)
+    cost = feature_map_cost(unet, topology.patch_size)
     while (cost / reference.batch_size * 2 if rules.weigh_minimum_batch else cost) > budget:
         topology = _shrink(topology, task)
         unet = rules.unet(topology, task.inputs, task.outputs)
-        cost = rules.cost(unet, topology.patch_size)
+        cost = feature_map_cost(unet, topology.patch_size)
     fitting = round((budget / cost) * reference.batch_size)
     share = round(task.dataset_voxels * rules.dataset_share / np.prod(topology.patch_size, dtype=np.float64))
-    return NetworkPlan(topology, unet, max(min(fitting, share), rules.min_batch_size))
+    most = min(fitting, share, rules.max_batch_size or fitting)
+    return NetworkPlan(topology, unet, max(most, rules.min_batch_size))
 
 
 def first_patch_size(spacing: Sequence[float], median_shape: Sequence[float]) -> list[float]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from segplug_builtin.planners.feature_maps import UNetShape, feature_map_cost
+from segplug_builtin.planners.feature_maps import UNetShape
 from segplug_builtin.planners.topology import Topology
 
 MODULES = "dynamic_network_architectures.architectures.unet"
@@ -13,10 +12,10 @@ MODULES = "dynamic_network_architectures.architectures.unet"
 
 @dataclass(frozen=True)
 class Reference:
-    """What a training of known memory use costs, in the unit of the planner's cost function.
+    """What a training of known memory use costs.
 
     Args:
-        cost: of one sample, where `batch_size` of them fill the reference memory.
+        cost: `feature_map_cost` of one sample, where `batch_size` of them fill the reference memory.
         max_features: most features a stage may have.
     """
 
@@ -41,8 +40,7 @@ class Rules:
             (`ExperimentPlanner`), rather than until one costs no more than the reference (ResEnc planners).
         shared_data: configurations whose preprocessed data are `nnUNetPlans`' (nothing in them differs).
         base_features: of the first stage; each further stage has twice as many, up to `max_features`.
-        min_batch_size: never less.
-        cost: what one sample costs.
+        min_batch_size, max_batch_size: never less, never more.
     """
 
     name: str
@@ -58,7 +56,7 @@ class Rules:
     shared_data: tuple[str, ...] = ()
     base_features: int = 32
     min_batch_size: int = 2
-    cost: Callable[[UNetShape, Sequence[int]], float] = feature_map_cost
+    max_batch_size: int | None = None
 
     def reference(self, dimensions: int) -> Reference:
         return self.two_dimensional if dimensions == 2 else self.three_dimensional

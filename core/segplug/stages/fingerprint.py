@@ -1,0 +1,195 @@
+"""Measure a data set: shapes, spacings and foreground intensities of its training cases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segplug.errors import DataError, SegplugError
+from segplug.kernel.provenance import record
+from segplug.model import Case, Fingerprint, RawDataset
+from segplug.protocols import Reader
+from segplug.runtime.case_reading import read_image, read_labels
+from segplug.runtime.cropping import nonzero_box, slices
+from segplug.runtime.files import value_hash
+from segplug.runtime.fingerprint_codec import read_fingerprint, write_fingerprint
+from segplug.runtime.intensities import (
+    TOTAL_DRAWS,
+    Intensities,
+    channel_statistics,
+    draw_intensities,
+    merge_intensities,
+)
+from segplug.runtime.project import Project
+from segplug.runtime.raw_dataset import choose_reader, load_dataset
+
+STAGE = "fingerprint"
+MADE_FROM = "made_from"
+_VERSION = 1
+"""Raised when the same data give another fingerprint, so that old ones are made anew."""
+
+
+@dataclass(frozen=True)
+class CaseMeasurement:
+    """What one case adds to the fingerprint."""
+
+    spacing: tuple[float, ...]
+    shape_after_crop: tuple[int, ...]
+    relative_size: float
+    intensities: tuple[Intensities, ...]
+
+
+def fingerprint(project: Project, dataset: str | int | Path, *, overwrite: bool = False) -> Fingerprint:
+    """Measure the training cases and write dataset_fingerprint.json, as nnU-Net does.
+
+    A fingerprint that segplug made from the same files is kept.
+
+    Args:
+        dataset: id, name or path of a raw data set.
+        overwrite: measure again even so.
+
+    Raises:
+        DataError: the data set cannot be read, or has no foreground; every bad case is named.
+        UsageError: no such data set.
+        PluginError: the reader does not exist.
+    """
+    raw = load_dataset(project.workspace.raw_folder(dataset))
+    reader = choose_reader(raw, project.kernel)
+    file = project.workspace.fingerprint_file(raw.name)
+    made_from = _made_from(project, raw, reader)
+    with project.stage(STAGE, raw.name, len(raw.cases)):
+        kept = None if overwrite else _kept(file, made_from)
+        if kept is not None:
+            project.progress(STAGE, "unchanged, kept", len(raw.cases), len(raw.cases))
+            return kept
+        made = replace(_measure(project, raw, reader), extra={"segplug": {MADE_FROM: made_from}})
+        write_fingerprint(file, made)
+    return made
+
+
+def is_stale(project: Project, raw: RawDataset, made: Fingerprint) -> bool:
+    """Whether segplug made this fingerprint from other files than the data set has now. nnU-Net's are never stale."""
+    made_from = made.extra.get("segplug", {}).get(MADE_FROM)
+    return made_from is not None and made_from != _made_from(project, raw, choose_reader(raw, project.kernel))
+
+
+def measure_case(case: Case, reader: Reader, num_channels: int, draws: int) -> CaseMeasurement:
+    """Read and measure one case; what a worker does.
+
+    Args:
+        draws: intensities to draw from the foreground of each channel.
+
+    Raises:
+        DataError: image and labels cannot be read, do not fit each other, or hold NaN or infinity.
+    """
+    if case.label is None:
+        raise DataError(f"case {case.name}: no label map; expected one for every training case")
+    image, labels = read_image(reader, case, num_channels), read_labels(reader, case.label)
+    if image.shape != labels.shape:
+        raise DataError(
+            f"case {case.name}: image {image.shape} and labels {labels.shape} differ in shape. "
+            "Run `segplug dataset verify` for all that is wrong"
+        )
+    if not np.isfinite(image.array).all():
+        raise DataError(f"case {case.name}: NaN or infinite values in the image; expected finite ones. Correct the image")
+    box = nonzero_box(image.array)
+    inner = slices(box)
+    # label > 0 counts, the ignore label too (nnU-Net's rule)
+    foreground = labels.array[inner] > 0
+    intensities = draw_intensities((channel[inner][foreground] for channel in image.array), draws)
+    shape = tuple(stop - start for start, stop in box)
+    relative_size = float(np.prod(shape) / np.prod(image.shape))
+    return CaseMeasurement(image.spacing, shape, relative_size, tuple(intensities))
+
+
+def _measure(project: Project, raw: RawDataset, reader_name: str) -> Fingerprint:
+    cases = list(raw.cases.values())
+    work = partial(
+        measure_case,
+        reader=project.kernel.registry.build("readers", reader_name),
+        num_channels=raw.description.num_channels,
+        draws=int(TOTAL_DRAWS // len(cases)),
+    )
+    measured: list[CaseMeasurement | None] = [None] * len(cases)
+    errors: dict[str, BaseException] = {}
+    drawn = _Pool(raw.description.num_channels)
+    for done, outcome in enumerate(project.executor.map(work, cases), start=1):
+        case = cases[outcome.index]
+        if outcome.value is None:
+            errors[case.name] = outcome.error or SegplugError("nothing came back")
+        else:
+            drawn.add(outcome.value.intensities)
+            measured[outcome.index] = replace(outcome.value, intensities=())
+        project.progress(STAGE, case.name, done, len(cases))
+    if errors:
+        raise _failed(raw.name, errors)
+    found = [m for m in measured if m is not None]
+    return Fingerprint(
+        spacings=tuple(m.spacing for m in found),
+        shapes_after_crop=tuple(m.shape_after_crop for m in found),
+        channels=tuple(drawn.statistics(raw)),
+        median_relative_size_after_cropping=float(np.median([m.relative_size for m in found])),
+    )
+
+
+class _Pool:
+    """Intensities of the cases so far, per channel, merged now and then so that they stay few."""
+
+    def __init__(self, channels: int) -> None:
+        self._parts: list[list[Intensities]] = [[] for _ in range(channels)]
+        self._some_empty = False
+
+    def add(self, intensities: tuple[Intensities, ...]) -> None:
+        for parts, new in zip(self._parts, intensities, strict=True):
+            self._some_empty |= not new.values.size
+            parts.append(new)
+            if len(parts) >= 32:  # mostly the same values: merging shrinks them
+                parts[:] = [merge_intensities(parts)]
+
+    def statistics(self, raw: RawDataset) -> Iterator[Any]:
+        for parts in self._parts:
+            merged = merge_intensities(parts)
+            if not merged.values.size:
+                raise DataError(
+                    f"data set {raw.name}: no case has foreground (label > 0) inside its nonzero region; expected some. "
+                    "Check the label maps: `segplug dataset verify`"
+                )
+            yield channel_statistics(merged, single_precision=not self._some_empty)
+
+
+def _kept(file: Path, made_from: str) -> Fingerprint | None:
+    if not file.is_file():
+        return None
+    try:
+        found = read_fingerprint(file)
+    except DataError:
+        return None  # damaged: made anew
+    return found if found.extra.get("segplug", {}).get(MADE_FROM) == made_from else None
+
+
+def _made_from(project: Project, raw: RawDataset, reader: str) -> str:
+    """Hash of what the fingerprint depends on: the files (by size and time of change), their reader, our arithmetic."""
+
+    def state(path: Path) -> tuple[str, int, int]:
+        status = path.stat()
+        return os.path.relpath(path, raw.folder), status.st_size, status.st_mtime_ns
+
+    files = {c.name: [state(p) for p in (*c.images, *filter(None, [c.label]))] for c in raw.cases.values()}
+    provider = record([project.kernel.registry.resolve("readers", reader)])
+    return value_hash([_VERSION, raw.description.num_channels, provider, files])
+
+
+def _failed(name: str, errors: dict[str, BaseException]) -> DataError:
+    def told(error: BaseException) -> str:
+        return str(error) if isinstance(error, SegplugError) else f"{type(error).__name__}: {error}"
+
+    lines = "\n".join(f"  {case}: {told(error)}" for case, error in sorted(errors.items()))
+    failed = DataError(f"data set {name}: {len(errors)} cases cannot be measured:\n{lines}")
+    failed.__cause__ = next((e for e in errors.values() if not isinstance(e, SegplugError)), None)
+    return failed
