@@ -37,8 +37,8 @@ def ct(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None
     """
     if statistics is None:
         raise DataError(
-            "CT normalisation: the plan has no intensity statistics (foreground_intensity_properties_per_channel) of this "
-            "channel. Make fingerprint and plan again"
+            "CT normalisation: the plan has no intensity statistics (foreground_intensity_properties_per_channel) of "
+            "this channel. Make fingerprint and plan again"
         )
     np.clip(channel, np.float32(statistics.percentile_00_5), np.float32(statistics.percentile_99_5), out=channel)
     channel -= np.float32(statistics.mean)
@@ -67,8 +67,8 @@ def rgb_to_0_1(channel: Channel, mask: Mask | None, statistics: ChannelStatistic
     low, high = float(channel.min()), float(channel.max())
     if low < 0 or high > 255:
         raise DataError(
-            f"RGB normalisation: found values from {low:g} to {high:g}, expected 0 to 255. Name the channels otherwise in "
-            "dataset.json's channel_names if these are no bytes"
+            f"RGB normalisation: found values from {low:g} to {high:g}, expected 0 to 255. If these are no bytes, name "
+            "the channels otherwise in dataset.json's channel_names"
         )
     channel /= np.float32(255)
     return channel

@@ -143,7 +143,7 @@ class AxisBand:
         rows, width = stop - start, high - low
         flat = (columns - low + np.arange(rows)[:, None] * width).ravel()
         dense = np.bincount(flat, self.weights[start:stop].ravel(), rows * width)
-        return low, high, dense.reshape(rows, width)
+        return low, high, dense.astype(np.float64, copy=False).reshape(rows, width)
 
     def dense(self) -> NDArray[np.float32]:
         matrix = np.zeros((len(self.first), self.n_old), np.float32)
@@ -154,12 +154,12 @@ class AxisBand:
     @property
     def is_selection(self) -> bool:
         """Whether each new sample is one old sample."""
-        return self.weights.shape[1] == 1
+        return bool(self.weights.shape[1] == 1)
 
 
 @lru_cache(maxsize=256)
 def axis_band(n_old: int, n_new: int, order: int) -> AxisBand:
-    """Interpolation from `n_old` to `n_new` samples by a spline of this order (0 to 5), in grid mode with edge extension.
+    """Interpolation from `n_old` to `n_new` samples by a spline of order 0 to 5, in grid mode with edge extension.
 
     New sample i lies at (i + 0.5) n_old / n_new - 0.5 between the old ones. From order 2 on, scipy extends the samples
     by 12 edge values, filters them into spline coefficients and sums these by the B-spline's weights; the filter's
@@ -203,8 +203,9 @@ def _prefilter_response(order: int) -> NDArray[np.float64]:
         matrix += value * np.eye(size, k=offset)
     response = np.linalg.solve(matrix, np.eye(size)[reach])
     keep = int(np.flatnonzero(np.abs(response) > 1e-9 * np.abs(response).max()).max()) - reach
-    kept = response[reach - keep : reach + keep + 1]
-    return kept / (kept.sum() * samples.sum())  # constants stay constant
+    kept: NDArray[np.float64] = response[reach - keep : reach + keep + 1]
+    kept /= kept.sum() * samples.sum()  # constants stay constant
+    return kept
 
 
 def _apply_band(array: NDArray[Any], band: AxisBand, axis: int, out: NDArray[Any]) -> None:
@@ -273,7 +274,9 @@ def _apply_axes(array: NDArray[Any], out: NDArray[Any], axes: Sequence[int], ord
         shape[axis] = out.shape[axis]
         last = place == len(ordered) - 1
         target = out if last else np.empty(shape, array.dtype)
-        _apply_band(np.ascontiguousarray(array), axis_band(array.shape[axis], out.shape[axis], orders[axis]), axis, target)
+        _apply_band(
+            np.ascontiguousarray(array), axis_band(array.shape[axis], out.shape[axis], orders[axis]), axis, target
+        )
         array = target
 
 

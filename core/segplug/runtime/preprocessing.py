@@ -1,4 +1,4 @@
-"""One case: transpose, crop to nonzero, normalise, resample. The same code runs before training and before prediction."""
+"""One case: transpose, crop to nonzero, normalise, resample; the same before training and before prediction."""
 
 from __future__ import annotations
 
@@ -132,13 +132,14 @@ def preprocess_image(
     """Preprocess one case by nnU-Net's steps. For many cases make a `Preprocessing` once.
 
     Returns:
-        Data, float32 (c, z, y, x) in the plan's axis order; target, int16 (1, z, y, x) with -1 for background outside the
-        nonzero region, None without labels; properties (JSON values, nnU-Net's names): `spacing` in the image's own axis
-        order, `shape_before_cropping`, `bbox_used_for_cropping` and `shape_after_cropping_and_before_resampling` in the
-        plan's order, and `geometry` of the image.
+        Data, float32 (c, z, y, x) in the plan's axis order; target, int16 (1, z, y, x) with -1 for background outside
+        the nonzero region, None without labels; properties (JSON values, nnU-Net's names): `spacing` in the image's own
+        axis order, `shape_before_cropping`, `bbox_used_for_cropping` and `shape_after_cropping_and_before_resampling`
+        in the plan's order, and `geometry` of the image.
 
     Raises:
-        DataError: the image has a value that is not finite, other channels than the plan, or the label map another shape.
+        DataError: the image has a value that is not finite, or other channels than the plan, or the label map has
+            another shape.
     """
     steps = Preprocessing.of(plan, configuration, registry)
     return steps.finish(steps.crop(image, labels))
@@ -146,9 +147,7 @@ def preprocess_image(
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> tuple[int, ...]:
     """Shape at a new spacing, rounded half to even as nnU-Net does; at least one voxel per axis."""
-    return tuple(
-        max(1, round(old / new * n)) for old, new, n in zip(spacing, new_spacing, shape, strict=True)
-    )
+    return tuple(max(1, round(old / new * n)) for old, new, n in zip(spacing, new_spacing, shape, strict=True))
 
 
 def require_finite(array: NDArray[np.float32]) -> None:
