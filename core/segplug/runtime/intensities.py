@@ -55,7 +55,7 @@ def draw_intensities(channels: Iterable[NDArray[np.float32]], draws: int) -> lis
         channels: per channel, the intensities of all foreground voxels in array order; all of one length.
         draws: values to draw from each channel.
     """
-    random = np.random.RandomState(SEED)  # noqa: NPY002  the same numbers as nnU-Net
+    random = np.random.RandomState(SEED)  # a newer generator would draw other numbers than nnU-Net
     return [_draw(random, values, draws) if values.size and draws else NOTHING for values in channels]
 
 
@@ -147,7 +147,7 @@ def _merge(parts: list[Intensities]) -> Intensities:
     return _rounded(merged) if merged.values.size > MOST_DISTINCT else merged
 
 
-def _sorted(values: NDArray[np.float32], counts: NDArray[np.integer]) -> Intensities:  # type: ignore[type-arg]
+def _sorted(values: NDArray[np.float32], counts: NDArray[np.integer]) -> Intensities:
     order = np.argsort(values)
     values = values[order]
     first = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))

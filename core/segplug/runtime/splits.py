@@ -65,8 +65,8 @@ def find_split(
     both = sorted(set(split.train) & set(split.val))
     if both:
         warnings.warn(
-            f"{file}: fold {fold} trains on {len(both)} of its validation cases ({', '.join(both[:5])}): its validation "
-            "says nothing of new cases",
+            f"{file}: fold {fold} trains on {len(both)} of its validation cases ({', '.join(both[:5])}): its "
+            "validation says nothing of new cases",
             stacklevel=2,
         )
     return split
@@ -79,7 +79,7 @@ def random_split(cases: Sequence[str], fold: int) -> Split:
         UsageError: there are too few cases to split.
     """
     names = sorted(cases)
-    random = np.random.RandomState(RANDOM_SEED + fold)  # noqa: NPY002  the same split as nnU-Net's
+    random = np.random.RandomState(RANDOM_SEED + fold)  # a newer generator would draw other splits than nnU-Net
     chosen = random.choice(len(names), int(len(names) * TRAIN_SHARE), replace=False).tolist()
     if not chosen:
         raise UsageError(
@@ -131,8 +131,8 @@ def adopt_splits(raw_folder: Path, file: Path) -> None:
     for number, split in enumerate(given):
         if number >= len(there) or _sets(split) != _sets(there[number]):
             raise DataError(
-                f"{source}: fold {number} is not that of {file}. Models may have been trained with the latter: remove the "
-                "one that is wrong"
+                f"{source}: fold {number} is not that of {file}. Models may have been trained with the latter: remove "
+                "the one that is wrong"
             )
 
 

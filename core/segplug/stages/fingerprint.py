@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from segplug.errors import DataError, SegplugError
 from segplug.kernel.provenance import record
-from segplug.model import Case, Fingerprint, RawDataset
+from segplug.model import Case, ChannelStatistics, Fingerprint, RawDataset
 from segplug.protocols import Reader
 from segplug.runtime.case_reading import read_image, read_labels
 from segplug.runtime.cropping import nonzero_box, slices
@@ -97,7 +96,9 @@ def measure_case(case: Case, reader: Reader, num_channels: int, draws: int) -> C
             "Run `segplug dataset verify` for all that is wrong"
         )
     if not np.isfinite(image.array).all():
-        raise DataError(f"case {case.name}: NaN or infinite values in the image; expected finite ones. Correct the image")
+        raise DataError(
+            f"case {case.name}: NaN or infinite values in the image; expected finite ones. Correct the image"
+        )
     box = nonzero_box(image.array)
     inner = slices(box)
     # label > 0 counts, the ignore label too (nnU-Net's rule)
@@ -117,18 +118,21 @@ def _measure(project: Project, raw: RawDataset, reader_name: str) -> Fingerprint
         draws=int(TOTAL_DRAWS // len(cases)),
     )
     measured: list[CaseMeasurement | None] = [None] * len(cases)
-    errors: dict[str, BaseException] = {}
+    wrong: dict[str, SegplugError] = {}
     drawn = _Pool(raw.description.num_channels)
     for done, outcome in enumerate(project.executor.map(work, cases), start=1):
         case = cases[outcome.index]
-        if outcome.value is None:
-            errors[case.name] = outcome.error or SegplugError("nothing came back")
-        else:
+        if outcome.value is not None:
             drawn.add(outcome.value.intensities)
             measured[outcome.index] = replace(outcome.value, intensities=())
+        elif isinstance(outcome.error, SegplugError):
+            wrong[case.name] = outcome.error
+        elif outcome.error is not None:
+            raise outcome.error
         project.progress(STAGE, case.name, done, len(cases))
-    if errors:
-        raise _failed(raw.name, errors)
+    if wrong:
+        lines = "\n".join(f"  {name}: {error}" for name, error in sorted(wrong.items()))
+        raise DataError(f"data set {raw.name}: {len(wrong)} of {len(cases)} cases cannot be measured:\n{lines}")
     found = [m for m in measured if m is not None]
     return Fingerprint(
         spacings=tuple(m.spacing for m in found),
@@ -152,13 +156,13 @@ class _Pool:
             if len(parts) >= 32:  # mostly the same values: merging shrinks them
                 parts[:] = [merge_intensities(parts)]
 
-    def statistics(self, raw: RawDataset) -> Iterator[Any]:
+    def statistics(self, raw: RawDataset) -> Iterator[ChannelStatistics]:
         for parts in self._parts:
             merged = merge_intensities(parts)
             if not merged.values.size:
                 raise DataError(
-                    f"data set {raw.name}: no case has foreground (label > 0) inside its nonzero region; expected some. "
-                    "Check the label maps: `segplug dataset verify`"
+                    f"data set {raw.name}: no case has foreground (label > 0) inside its nonzero region; expected "
+                    "some. Check the label maps: `segplug dataset verify`"
                 )
             yield channel_statistics(merged, single_precision=not self._some_empty)
 
@@ -183,13 +187,3 @@ def _made_from(project: Project, raw: RawDataset, reader: str) -> str:
     files = {c.name: [state(p) for p in (*c.images, *filter(None, [c.label]))] for c in raw.cases.values()}
     provider = record([project.kernel.registry.resolve("readers", reader)])
     return value_hash([_VERSION, raw.description.num_channels, provider, files])
-
-
-def _failed(name: str, errors: dict[str, BaseException]) -> DataError:
-    def told(error: BaseException) -> str:
-        return str(error) if isinstance(error, SegplugError) else f"{type(error).__name__}: {error}"
-
-    lines = "\n".join(f"  {case}: {told(error)}" for case, error in sorted(errors.items()))
-    failed = DataError(f"data set {name}: {len(errors)} cases cannot be measured:\n{lines}")
-    failed.__cause__ = next((e for e in errors.values() if not isinstance(e, SegplugError)), None)
-    return failed

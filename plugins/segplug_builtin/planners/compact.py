@@ -22,8 +22,8 @@ PLANS_NAME = "segplugCompactPlans"
 STEP_COST = 43e6
 """Feature-map values that one training step may make, over all samples of a batch.
 
-The time of a step follows this number closely in 2D and 3D alike: two cores with AVX512-BF16 make 115e6 to 160e6 a second
-in bfloat16, forward, backward and update together, so that a step takes 0.3 to 0.4 s.
+The time of a step follows this number closely in 2D and 3D alike: two cores with AVX512-BF16 make 115e6 to 160e6 a
+second in bfloat16, forward, backward and update together, so that a step takes 0.3 to 0.4 s.
 """
 
 COMPACT = replace(

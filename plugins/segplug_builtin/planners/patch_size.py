@@ -84,8 +84,9 @@ def _shrink(topology: Topology, task: Task) -> Topology:
     probe[axis] -= topology.divisor[axis]
     size[axis] -= plan_topology(task.spacing, probe).divisor[axis]
     if size[axis] < 1:
+        spacing = tuple(map(float, task.spacing))
         raise DataError(
-            f"no patch fits into the memory: at spacing {tuple(map(float, task.spacing))} even {topology.patch_size} costs "
-            "too much. Allow more memory (--memory-gb)"
+            f"no patch fits into the memory: at spacing {spacing} even {topology.patch_size} costs too much. "
+            "Allow more memory (--memory-gb)"
         )
     return plan_topology(task.spacing, size)

@@ -43,7 +43,7 @@ def plan_unets(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Bu
         dataset_name=dataset.name,
         plans_name=planner.plans_name,
         original_median_spacing=_floats(np.median(spacings, axis=0)[forward]),
-        original_median_shape=tuple(int(round(n)) for n in np.median(shapes, axis=0)[forward]),
+        original_median_shape=tuple(round(n) for n in np.median(shapes, axis=0)[forward]),
         reader=ComponentRef(dataset.reader or ""),
         transpose_forward=planner.forward,
         transpose_backward=planner.backward,
@@ -56,9 +56,7 @@ def plan_unets(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Bu
 class _Planner:
     """What the configurations of one plan have in common."""
 
-    def __init__(
-        self, fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget, rules: Rules
-    ) -> None:
+    def __init__(self, fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget, rules: Rules) -> None:
         spacing = target_spacing(fingerprint) if budget.spacing is None else np.array(budget.spacing, dtype=np.float64)
         self.forward, self.backward = axis_order(spacing)
         self.spacing: Vector = spacing[list(self.forward)]
@@ -105,7 +103,7 @@ class _Planner:
     def _configuration(self, name: str, spacing: Vector, shape: Any, dataset_voxels: float) -> Configuration:
         # all entries of `labels` count as outputs, background, ignore and regions alike
         outputs = len(self._dataset.labels.values)
-        task = Task(spacing, shape, self._dataset.num_channels, outputs, dataset_voxels)
+        task = Task(tuple(spacing), shape, self._dataset.num_channels, outputs, dataset_voxels)
         network = plan_network(task, self._rules, self._memory_gb)
         return Configuration(
             name=name,
