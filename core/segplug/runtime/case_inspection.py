@@ -79,6 +79,11 @@ def _read(case: Case, path: Path, reader: Reader, findings: list[Finding]) -> Im
     except DataError as error:
         findings.append(_unreadable(case, path, str(error)))
         return None
+    except MemoryError:
+        raise
+    except Exception as error:  # a plugin's reader may raise anything; the other files still want checking
+        findings.append(_unreadable(case, path, f"{type(error).__name__}: {error}"))
+        return None
     if "spacing" in image.geometry.extra.get(ASSUMED, ()):
         findings.append(
             Finding(
@@ -105,7 +110,9 @@ def _check_voxels(case: Case, path: Path, image: Image) -> list[Finding]:
     for index, channel in enumerate(image.array):
         where = f" in channel {index} of the file" if len(image.array) > 1 else ""
         # one pass without a temporary: a float64 sum of finite float32 values cannot overflow
-        if not np.isfinite(channel.sum(dtype=np.float64)):
+        with np.errstate(invalid="ignore"):  # infinity and its negative
+            total = channel.sum(dtype=np.float64)
+        if not np.isfinite(total):
             nans, infinities = int(np.isnan(channel).sum()), int(np.isinf(channel).sum())
             found = f"{nans} NaN and {infinities} infinite of {channel.size} voxels{where}"
             findings.append(

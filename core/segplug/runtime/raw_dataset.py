@@ -35,18 +35,17 @@ def load_dataset(folder: Path) -> RawDataset:
         DataError: the folder or dataset.json is not right, or files of cases are missing; all of it is listed.
     """
     dataset, findings = survey_dataset(folder)
-    regions = dataset is not None and dataset.description.labels.has_regions
-    # nnU-Net trains regions also where label numbers are left out, and only its verification objects
-    raise_errors(
-        [f for f in findings if not (regions and f.kind == "non-consecutive labels")], f"data set {folder.name}"
-    )
+    # nnU-Net trains with these; only verification objects: a second file that is never read, and label numbers left out
+    # where regions are what is trained
+    passed = {"duplicate case"}
+    if dataset is not None and dataset.description.labels.has_regions:
+        passed.add("non-consecutive labels")
+    raise_errors([f for f in findings if f.kind not in passed], f"data set {folder.name}")
     assert dataset is not None
     if not dataset.cases:
         where = "'dataset' of dataset.json" if "dataset" in dataset.description.raw else f"{folder / 'imagesTr'}"
-        raise DataError(
-            f"data set {dataset.name}: no training cases in {where}; expected files named "
-            f"{NAMING.format(ending=dataset.description.file_ending)}"
-        )
+        named = NAMING.format(ending=dataset.description.file_ending)
+        raise DataError(f"data set {dataset.name}: no training cases in {where}; expected files named {named}")
     return dataset
 
 
@@ -112,7 +111,7 @@ def scan_cases(
     if not folder.is_dir():
         expected = f"a folder with files named {NAMING.format(ending=file_ending)}"
         return {}, [Finding("missing folder", "", folder, "no such folder", expected, "Check the name")]
-    names = sorted(e.name for e in os.scandir(folder) if not e.name.startswith(".") and e.is_file())
+    names = _file_names(folder)
     pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(file_ending)}", re.DOTALL)
     channels: dict[str, dict[int, Path]] = {}
     findings: list[Finding] = []
@@ -177,7 +176,7 @@ def _cases_in_folders(folder: Path, description: DatasetDescription) -> tuple[di
             *findings,
             Finding("missing folder", "", labels_folder, "no such folder", expected, "Add the labels"),
         ]
-    names = sorted(e.name for e in os.scandir(labels_folder) if not e.name.startswith(".") and e.is_file())
+    names = _file_names(labels_folder)
     labels = {n.removesuffix(ending): labels_folder / n for n in names if n.endswith(ending)}
     cases = {}
     for name, case in images.items():
@@ -203,13 +202,19 @@ def _cases_in_folders(folder: Path, description: DatasetDescription) -> tuple[di
             file,
             "a label map without images",
             f"{folder / 'imagesTr' / name}_0000{ending}",
-            "Add the images, or take the label map out of labelsTr",
+            "Add the images, or take the label map out of labelsTr; it is not used",
+            "warning",
         )
         for name, file in labels.items()
         if name not in known
     ]
     findings += _other_endings(labels_folder, names, ending, {p.name for p in labels.values()})
     return cases, findings
+
+
+def _file_names(folder: Path) -> list[str]:
+    """Sorted; hidden files are not ours, and a dangling link is a file that reading will find missing."""
+    return sorted(e.name for e in os.scandir(folder) if not e.name.startswith(".") and not e.is_dir())
 
 
 def _listed_cases(folder: Path, listed: Any, file: Path) -> tuple[dict[str, Case], list[Finding]]:

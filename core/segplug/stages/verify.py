@@ -139,7 +139,8 @@ def _not_checked(case: Case, error: BaseException | None) -> Finding:
 
 def _check_case_number(dataset: RawDataset, findings: Iterable[Finding]) -> list[Finding]:
     file, ending = dataset.folder / "dataset.json", dataset.description.file_ending
-    found = len({*dataset.cases, *(f.case for f in findings if f.case and f.kind != "unused file")})
+    without_images = ("unused file", "missing image")
+    found = len({*dataset.cases, *(f.case for f in findings if f.case and f.kind not in without_images)})
     stated = dataset.description.num_training
     if found == stated and found:
         return []

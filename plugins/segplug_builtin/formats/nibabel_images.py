@@ -75,7 +75,7 @@ def _read(path: Path, turn: bool) -> Image:
             extra[TURNED] = orientation.tolist()
             image = image.as_reoriented(orientation)
         zooms = tuple(float(z) for z in image.header.get_zooms()[:3])
-        array = _values(image).transpose()
+        array = np.ascontiguousarray(_values(image).transpose())
     array = array[None, None] if array.ndim == 2 else array[None] if array.ndim == 3 else array
     spacing = flat_geometry((zooms[1], zooms[0])) if len(zooms) == 2 else tuple(reversed(zooms))
     affine = LPS @ image.affine[:3]
