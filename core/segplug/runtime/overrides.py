@@ -80,10 +80,10 @@ def split_assignment(assignment: str, prefix: str) -> tuple[list[str], str]:
 
 
 def literal(text: str) -> Any:
-    """A command line's text as a JSON value if it is one, `True`, `False` and `None` included, else as it is."""
-    python = {"True": True, "False": False, "None": None}
-    if text in python:
-        return python[text]
+    """A command line's text as a JSON value if it is one, or none, true or false in any case; else as it is."""
+    words = {"true": True, "false": False, "none": None}
+    if text.casefold() in words:
+        return words[text.casefold()]
     for parse in (json.loads, float):  # `.5` and `1_000` are numbers to everybody but JSON
         try:
             return parse(text)

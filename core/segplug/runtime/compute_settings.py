@@ -1,0 +1,43 @@
+"""How torch computes while a network is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from segplug.runtime.device import cpu_cores
+
+if TYPE_CHECKING:
+    import torch
+
+
+@contextmanager
+def training_compute(device: torch.device) -> Iterator[int]:
+    """Set torch up for training and put everything back; yields the number of threads.
+
+    On a CPU the network always computes with all cores, whatever else runs: another number of threads sums in another
+    order, and a resumed training would not be the uninterrupted one. Operations with a deterministic variant use it.
+    On a GPU cuDNN picks the fastest kernels for the one shape that training has.
+    """
+    import torch
+
+    debugging: Any = torch.utils.deterministic
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill, benchmark = debugging.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        try:
+            if device.type == "cpu":
+                torch.set_num_threads(cpu_cores())
+                torch.use_deterministic_algorithms(True, warn_only=True)
+                debugging.fill_uninitialized_memory = False  # costs time
+            else:
+                torch.backends.cudnn.benchmark = True
+            yield torch.get_num_threads()
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            debugging.fill_uninitialized_memory = fill
+            torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,136 @@
+"""Which trainer trains a configuration, with which settings, and under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from segplug.errors import PluginError, UsageError
+from segplug.kernel import Kernel, Provided, Registry
+from segplug.model import Plan
+from segplug.runtime.overrides import apply_overrides, as_settings, configure
+
+PREFIX = "trainer"
+NNUNET_TRAINER = "nnUNetTrainer"
+NNUNET_NETWORKS = "dynamic_network_architectures."
+"""Begins the names by which nnunetv2 imports the networks that it can build."""
+
+
+@dataclass(frozen=True)
+class ChosenTrainer:
+    """A trainer ready to train.
+
+    Args:
+        provided: the component.
+        trainer: what its factory made, with its settings.
+        changed: settings that differ from those of the training that is continued, `field: before -> now`.
+    """
+
+    provided: Provided
+    trainer: Any
+    changed: Sequence[str] = field(default=())
+
+    @property
+    def name(self) -> str:
+        return self.provided.component.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """JSON values; empty for a trainer that is no dataclass."""
+        return as_settings(self.trainer) if hasattr(self.trainer, "__dataclass_fields__") else {}
+
+
+def choose_trainer(
+    kernel: Kernel,
+    plan: Plan,
+    configuration: str,
+    *,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    epochs: int | None = None,
+    continued: Mapping[str, Any] | None = None,
+) -> ChosenTrainer:
+    """Find the trainer and its settings.
+
+    The trainer is the user's `name`, else that of the plan's recipe, else what the choice hook answers. Its settings
+    are its defaults, changed by the plan's recipe (if it is the recipe's trainer), or those of the training that is
+    continued; `overrides` and `epochs` come last.
+
+    Args:
+        overrides: assignments ``trainer.<field>=<value>``.
+        epochs: short for ``trainer.epochs=<epochs>``.
+        continued: ``{"name": ..., "settings": {...}}`` of the training to continue.
+
+    Raises:
+        UsageError: a setting does not exist or has a wrong value, or another trainer than `name` began the training.
+        PluginError: the trainer does not exist, or has no method `train`.
+    """
+    recipe = plan.recipe(configuration)
+    chosen = name or (recipe.name if recipe else None)
+    chosen = chosen or kernel.choose("segplug_choose_trainer", plan=plan, configuration=configuration)
+    if chosen is None:
+        raise PluginError(
+            "no plugin names a trainer (segplug_choose_trainer), and neither do you (--trainer) or the plan"
+        )
+    provided = kernel.registry.resolve("trainers", chosen)
+    trainer = kernel.registry.build("trainers", chosen)
+    if not callable(getattr(trainer, "train", None)):
+        raise PluginError(f"trainer {provided.qualified_name} is a {type(trainer).__name__} without a method `train`")
+    before: dict[str, Any] = {}
+    if continued:
+        before = _recorded(continued, provided, trainer)
+        trainer = configure(trainer, before, PREFIX)
+    elif recipe and kernel.registry.resolve("trainers", recipe.name) == provided:
+        trainer = configure(trainer, recipe.options, f"{PREFIX} (recipe of {plan.plans_name})")
+    if epochs is not None:
+        if not hasattr(trainer, "epochs"):
+            raise UsageError(f"--epochs: trainer {provided.component.name!r} has no epochs")
+        overrides = [*overrides, f"{PREFIX}.epochs={epochs}"]
+    trainer = apply_overrides(trainer, overrides, PREFIX)
+    found = ChosenTrainer(provided, trainer)
+    now = found.settings
+    changed = [f"{key}: {before[key]} -> {now[key]}" for key in before if before[key] != now.get(key)]
+    return ChosenTrainer(provided, trainer, tuple(changed))
+
+
+def record(chosen: ChosenTrainer) -> dict[str, Any]:
+    """What a checkpoint says of its trainer; `choose_trainer` takes it as `continued`."""
+    return {"name": chosen.name, "settings": chosen.settings}
+
+
+def public_name(registry: Registry, trainer: str, architecture: str) -> str:
+    """Name of a trainer in checkpoints: nnU-Net's, whenever nnunetv2 can build the network, else the component's.
+
+    nnunetv2 imports the trainer named in a checkpoint only to build its network.
+    """
+    return NNUNET_TRAINER if _known_to_nnunet(registry, architecture) else _component_name(registry, trainer)
+
+
+def folder_name(registry: Registry, trainer: str, architecture: str) -> str:
+    """Trainer part of a model folder's name.
+
+    Built-in trainers stand as `nnUNetTrainer` where nnunetv2 can build the network; others have their own folders.
+    """
+    builtin = registry.resolve("trainers", trainer).plugin.builtin
+    return public_name(registry, trainer, architecture) if builtin else _component_name(registry, trainer)
+
+
+def _known_to_nnunet(registry: Registry, architecture: str) -> bool:
+    provided = registry.resolve("architectures", architecture)
+    return provided.plugin.builtin and any(name.startswith(NNUNET_NETWORKS) for name in provided.names)
+
+
+def _component_name(registry: Registry, trainer: str) -> str:
+    return registry.resolve("trainers", trainer).component.name
+
+
+def _recorded(continued: Mapping[str, Any], provided: Provided, trainer: Any) -> dict[str, Any]:
+    """Settings to continue with; fields that the trainer no longer has are left out."""
+    began = continued["name"]
+    if began != provided.component.name:
+        raise UsageError(
+            f"--continue: this fold was begun by trainer {began!r}, not {provided.component.name!r}. Name it "
+            f"(--trainer {began}), or train without --continue"
+        )
+    return {key: value for key, value in continued["settings"].items() if hasattr(trainer, key)}
