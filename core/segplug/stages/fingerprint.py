@@ -185,5 +185,5 @@ def _made_from(project: Project, raw: RawDataset, reader: str) -> str:
         return os.path.relpath(path, raw.folder), status.st_size, status.st_mtime_ns
 
     files = {c.name: [state(p) for p in (*c.images, *filter(None, [c.label]))] for c in raw.cases.values()}
-    provider = record([project.kernel.registry.resolve("readers", reader)])
+    provider = record([project.kernel.registry.find("readers", reader)])
     return value_hash([_VERSION, raw.description.num_channels, provider, files])

@@ -1,0 +1,87 @@
+"""Which components a plan names, whether they exist, and by which names nnU-Net knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from segplug.errors import PluginError
+from segplug.kernel import Registry
+from segplug.kernel.plugins import Provided
+from segplug.model import ComponentRef, Configuration, Plan
+
+RECIPE_PARTS = {
+    "loss": "losses",
+    "optimizer": "optimizers",
+    "schedule": "schedules",
+    "augmentation": "augmentations",
+}
+"""Options of a training recipe that name components, and their kinds."""
+
+
+class Named(NamedTuple):
+    """One place in a plan that names a component."""
+
+    where: str
+    kind: str
+    name: str
+
+
+def check_components(registry: Registry, plan: Plan) -> list[Provided]:
+    """Find every component that a plan names, each once, sorted by kind and name.
+
+    Raises:
+        PluginError: some do not exist, or stand for none in particular; all of them are listed.
+    """
+    found: dict[tuple[str, str], Provided] = {}
+    problems: dict[tuple[str, str], str] = {}
+    for named in components_of(plan):
+        key = (named.kind, named.name)
+        if key in found or key in problems:
+            continue
+        try:
+            found[key] = registry.find(*key)
+        except PluginError as error:
+            problems[key] = f"{named.where}: {error}"
+    if problems:
+        listed = "\n  ".join(problems.values())
+        raise PluginError(f"plan {plan.plans_name!r} names components that cannot be used:\n  {listed}")
+    return [found[key] for key in sorted(found)]
+
+
+def components_of(plan: Plan) -> Iterator[Named]:
+    """Every component that a plan names, in the plan's order."""
+    yield Named("image_reader_writer", "readers", plan.reader.name)
+    for name, configuration in plan.configurations.items():
+        yield from _of_configuration(f"configuration {name!r}", configuration)
+    for name, recipe in plan.training.items():
+        yield from _of_recipe(f"training recipe of {repr(name) if name else 'all configurations'}", recipe)
+
+
+def nnunet_name(registry: Registry, kind: str, name: str) -> str:
+    """The name to write into a plan: nnU-Net's own where the name stands for a built-in component that has one.
+
+    Raises:
+        PluginError: no component has this name.
+    """
+    registry.find(kind, name)
+    builtin = next((p for p in registry.all(kind) if p.plugin.builtin and p.answers_to(name)), None)
+    return builtin.component.aliases[0] if builtin and builtin.component.aliases else name
+
+
+def _of_configuration(where: str, configuration: Configuration) -> Iterator[Named]:
+    for ref in configuration.normalization:
+        yield Named(where, "normalizers", ref.name)
+    resamplers = (configuration.resample_data, configuration.resample_seg, configuration.resample_probabilities)
+    for ref in resamplers:
+        yield Named(where, "resamplers", ref.name)
+    yield Named(where, "architectures", configuration.architecture.name)
+
+
+def _of_recipe(where: str, recipe: ComponentRef) -> Iterator[Named]:
+    yield Named(where, "trainers", recipe.name)
+    for part, kind in RECIPE_PARTS.items():
+        value: Any = recipe.options.get(part)
+        name = value.get("name") if isinstance(value, Mapping) else value
+        if isinstance(name, str):
+            yield Named(f"{where}, {part}", kind, name)
