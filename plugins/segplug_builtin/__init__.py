@@ -21,7 +21,7 @@ def segplug_readers() -> Iterable[Component[Any]]:
     at = f"{HERE}.readers"
     yield Component("simpleitk", f"{at}:read_simpleitk", "NIfTI, NRRD, MHA and what else ITK reads", ("SimpleITKIO",))
     yield Component(
-        "simpleitk_reorient", f"{at}:read_simpleitk_reorient", "the same, turned to LPS", ("SimpleITKIOWithReorient",)
+        "simpleitk_reorient", f"{at}:read_simpleitk_reorient", "the same, turned to RAS", ("SimpleITKIOWithReorient",)
     )
     yield Component("nibabel", f"{at}:read_nibabel", "NIfTI by nibabel", ("NibabelIO",))
     yield Component(
@@ -95,7 +95,8 @@ def segplug_architectures() -> Iterable[Component[Any]]:
         "residual_encoder_unet",
         f"{at}.residual_encoder_unet:build_residual_encoder_unet",
         "U-Net with a residual encoder",
-        (f"{DNA}.ResidualEncoderUNet",),
+        # the second name is what nnU-Net puts into old plans that it converts, though it has no such module
+        (f"{DNA}.ResidualEncoderUNet", f"{DNA.replace('.unet', '.residual_unet')}.ResidualEncoderUNet"),
     )
 
 
