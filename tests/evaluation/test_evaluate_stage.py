@@ -169,7 +169,7 @@ def test_command_with_labels_and_metrics_as_json(folders):
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert rows[0]["class 2 Dice"] == 1
-    assert rows[-1]["class (1, 2) SurfaceDice(tolerance=3)"] == 1
+    assert rows[-1]["1+2 SurfaceDice(tolerance=3)"] == 1
     assert (folders[1].parent / "out.json").is_file()
 
 
