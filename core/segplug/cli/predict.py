@@ -1,0 +1,113 @@
+"""`segplug predict`: segment images with a trained model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from segplug.cli.shell import WorkersOption, new_app, open_project, say, settings_of
+from segplug.errors import UsageError
+
+if TYPE_CHECKING:
+    from segplug.runtime.workspace import Workspace
+
+app = new_app("Segment images with a trained model.")
+
+
+class Which(StrEnum):
+    """Checkpoints that training writes."""
+
+    FINAL = "final"
+    BEST = "best"
+    LATEST = "latest"
+
+
+@app.command()
+def predict(
+    ctx: typer.Context,
+    source: Annotated[Path, typer.Option("--input", "-i", help="Folder of images named CASE_0000.ext.")],
+    target: Annotated[Path, typer.Option("--output", "-o", help="Folder for the label maps.")],
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="Model folder (Trainer__Plans__Config).")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Or: data set (id, name) and ...")] = None,
+    configuration: Annotated[str | None, typer.Option("--configuration", "-c", help="... configuration.")] = None,
+    plans_name: Annotated[str, typer.Option("--plans-name", "-p", help="With -d: name of the plans.")] = "nnUNetPlans",
+    trainer: Annotated[str, typer.Option("--trainer", "-t", help="With -d: trainer's folder name.")] = "nnUNetTrainer",
+    fold: Annotated[
+        list[str] | None, typer.Option("--fold", "-f", help="Fold; repeat for several. [default: all trained ones]")
+    ] = None,
+    step_size: Annotated[float, typer.Option(help="Step of the sliding window as a share of the patch.")] = 0.5,
+    no_mirroring: Annotated[bool, typer.Option("--no-mirroring", help="Faster, a little less accurate.")] = False,
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Keep class probabilities in CASE.npz.")
+    ] = False,
+    continue_: Annotated[bool, typer.Option("--continue", help="Keep what an earlier call finished.")] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    checkpoint: Annotated[Which, typer.Option(help="Which checkpoint of each fold.")] = Which.FINAL,
+    workers: WorkersOption = None,
+    max_memory: Annotated[float | None, typer.Option("--max-memory", help="GB that may be used.")] = None,
+    predictor: Annotated[str, typer.Option(help="Inference engine, a component of kind predictors.")] = "torch",
+    allow_provider_change: Annotated[
+        bool, typer.Option("--allow-provider-change", help="Accept other plugins than those the model was made with.")
+    ] = False,
+) -> None:
+    """Write a label map for every case in a folder of images, with the geometry of the input.
+
+    Cases that cannot be predicted are named, the others are written, and the exit code is 1.
+    """
+    from segplug.protocols import PredictionSettings
+    from segplug.stages.predict import predict_folder
+
+    if (model is None) == (dataset is None):
+        raise UsageError("say which model: -m MODEL_FOLDER, or -d DATASET -c CONFIGURATION")
+    if not 0 < step_size <= 1:
+        raise UsageError(f"--step-size {step_size}: expected more than 0 and at most 1")
+    if max_memory is not None and max_memory <= 0:
+        raise UsageError(f"--max-memory {max_memory}: expected more than 0 (GB)")
+    defaults = settings_of(ctx)
+    settings = PredictionSettings(
+        step_size=step_size,
+        mirroring=not no_mirroring,
+        device=device or defaults.device,
+        precision=precision or defaults.precision,
+        save_probabilities=save_probabilities,
+        max_memory_gb=max_memory,
+        allow_provider_change=allow_provider_change,
+    )
+    with open_project(ctx, workers) as project:
+        if dataset is not None:
+            model = model_folder(project.workspace, dataset, trainer, plans_name, configuration)
+        assert model is not None
+        result = predict_folder(
+            project,
+            source,
+            target,
+            model,
+            folds=None if fold is None else [int(f) if f.isdecimal() else f for f in fold],
+            checkpoint=checkpoint.value,
+            settings=settings,
+            predictor=predictor,
+            continue_=continue_,
+        )
+    kept = f", {len(result.kept)} kept from before" if result.kept else ""
+    if continue_ and not result.kept:
+        kept = ", nothing to continue"
+    say(f"predicted {len(result.predicted)} cases{kept}: {result.folder}")
+
+
+def model_folder(workspace: Workspace, dataset: str, trainer: str, plans_name: str, configuration: str | None) -> Path:
+    """The model folder of a data set.
+
+    Raises:
+        UsageError: there is none, the message lists those that there are; or no configuration is named.
+    """
+    if configuration is None:
+        raise UsageError("-d needs -c CONFIGURATION, such as -c 3d_fullres")
+    folder = workspace.model_folder(workspace.dataset_name(dataset), trainer, plans_name, configuration)
+    if not folder.is_dir():
+        there = sorted(f.name for f in folder.parent.glob("*__*__*") if f.is_dir()) if folder.parent.is_dir() else []
+        raise UsageError(f"{folder}: no such model. There are: {', '.join(there) or 'none'}. Train it first")
+    return folder
