@@ -277,6 +277,43 @@ def test_the_first_reader_that_reads_wins(tmp_path: Path) -> None:
     assert {name: first_that_reads(tmp_path / name) for name in expected} == expected
 
 
+@pytest.mark.parametrize("read", [read_simpleitk, read_nibabel, read_simpleitk_reorient, read_nibabel_reorient])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"datatype": 77},
+        {"datatype": 1536, "bitpix": 128},
+        {"datatype": 32, "bitpix": 64},
+        {"dim": [5, 4, 5, 6, 1, 3, 1, 1]},
+        {"dim": [1, 4, 1, 1, 1, 1, 1, 1]},
+        {"dim": [3, 4, 5, 0, 1, 1, 1, 1]},
+        {"dim": [3, 4, 5, -6, 1, 1, 1, 1]},
+        {"dim": [9, 4, 5, 6, 1, 1, 1, 1]},
+        {"dim": [3, 4, 5, 7, 1, 1, 1, 1]},
+        {"vox_offset": 1e9},
+        {"vox_offset": np.nan},
+        {"sform_code": 1, "srow_x": [np.nan] * 4},
+        {"pixdim": [1, np.nan, 1, 1, 0, 0, 0, 0]},
+        {"bitpix": 8},
+    ],
+    ids=str,
+)
+def test_headers_beyond_reason_are_no_crash(read: Any, fields: dict[str, Any], tmp_path: Path) -> None:
+    """Some libraries make something of some of them; whatever else comes must name the file."""
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    header.set_data_shape((4, 5, 6))
+    header["vox_offset"] = 352
+    for name, value in fields.items():
+        header[name] = value
+    path = tmp_path / "odd.nii.gz"
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(4 + 4 * 4 * 5 * 6)))
+    try:
+        assert read([path]).array.size == 120
+    except DataError as error:
+        assert "odd.nii.gz" in str(error)  # noqa: PT017
+
+
 def test_real_images(shared: Path) -> None:
     datasets = shared / "datasets"
     file = datasets / "Dataset027_ACDC/imagesTr/patient001_frame01_0000.nii.gz"

@@ -83,11 +83,7 @@ def test_nifti_headers_come_back_bit_by_bit(
     nifti.set_sform(affine, int(codes[1]))
     nifti.header["descrip"] = b"patient Jane Doe"
     nibabel.save(nifti, folder / "image.nii.gz")
-    try:
-        image = read([folder / "image.nii.gz"])
-    except DataError as error:  # ITK refuses some float32 rotations as not orthonormal; nnU-Net does then, too
-        assert "orthonormal" in str(error)  # noqa: PT017
-        return
+    image = read([folder / "image.nii.gz"])
     labels = some_labels(image)
     labels = Labels(labels.array, through_json(labels.geometry))
     write(folder / "label.nii.gz", labels)

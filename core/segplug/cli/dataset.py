@@ -66,9 +66,8 @@ def _show(findings: Sequence[Finding]) -> None:
     table.add_column("case", overflow="fold")
     table.add_column("problem", overflow="fold")
     for f in findings:
-        text = Text(f.kind, style="bold")
-        text.append(f"\n{f.file}" if f.file is not None else "", style="dim")
-        text.append(f"\nfound     {f.found}\nexpected  {f.expected}\n{f.remedy}", style="not bold")
+        text = Text.assemble((f.kind, "bold"), "" if f.file is None else f"\n{f.file}")
+        text.append(f"\nfound     {f.found}\nexpected  {f.expected}\n{f.remedy}")
         table.add_row(Text(f.severity, style="red" if f.is_error else "yellow"), Text(f.case), text)
     Console().print(table)
 

@@ -17,8 +17,10 @@ class Geometry:
     Args:
         spacing: voxel size per array axis, in the order of the array's axes (z, y, x), usually in mm. A 2D image is an
             array of one slice with spacing (999, 1, 1), as in nnU-Net.
-        origin: position of the first voxel in the file's own order (x, y, z); empty if the format has none.
-        direction: direction cosines, row by row, in the file's own order; empty if the format has none.
+        origin: position of the first voxel in the world, (x, y, z) in ITK's axes (LPS); empty if the format has none.
+            A 2D file has two numbers.
+        direction: direction cosines of the file's axes x, y, z in that world, row by row, as ITK has them; empty if the
+            format has none.
         extra: what else the reader's writer needs to put the same header back. Plain values and arrays only.
     """
 

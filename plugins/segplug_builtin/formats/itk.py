@@ -101,10 +101,10 @@ def _read(path: Path) -> Image:
             header.ReadImageInformation()
             if header.GetNumberOfComponents() == 1:
                 array = scaled_like_itk(content).reshape(tuple(reversed(header.GetSize())))
-                return _image(array, header, {HEADER: content.header.hex()})
+                return _image(array, header, {HEADER: content.header.hex()}, path)
         image = sitk.ReadImage(str(path))
         extra = {} if content is None else {HEADER: content.header.hex()}
-        return _image(_array(image, path), image, extra)
+        return _image(_array(image, path), image, extra, path)
 
 
 def _read_turned(path: Path, orientation: str) -> Image:
@@ -128,7 +128,7 @@ def _read_turned(path: Path, orientation: str) -> Image:
             "direction": direction,
         }
         image = sitk.DICOMOrient(image, orientation)
-        return _image(_array(image, path), image, extra)
+        return _image(_array(image, path), image, extra, path)
 
 
 def _array(image: Any, path: Path) -> NDArray[np.float32]:
@@ -144,7 +144,7 @@ def _array(image: Any, path: Path) -> NDArray[np.float32]:
     return np.ascontiguousarray(view, dtype=np.float32) if view.dtype != np.float32 else np.array(view)
 
 
-def _image(array: NDArray[np.float32], itk: Any, extra: dict[str, Any]) -> Image:
+def _image(array: NDArray[np.float32], itk: Any, extra: dict[str, Any], path: Path) -> Image:
     """Bring an array in ITK's order to (c, z, y, x), with the geometry of an ITK image or header."""
     spacing, origin, direction = itk.GetSpacing(), itk.GetOrigin(), itk.GetDirection()
     axes = len(spacing)
@@ -157,7 +157,7 @@ def _image(array: NDArray[np.float32], itk: Any, extra: dict[str, Any]) -> Image
     elif axes == 3:
         array = array if vector else array[None]
     else:
-        raise DataError(f"{axes} axes; expected two, three, or four of which the last are channels")
+        raise DataError(f"{path}: {axes} axes; expected two, three, or four of which the last are channels")
     ordered = tuple(abs(s) for s in reversed(spacing))
     in_array = flat_geometry((ordered[0], ordered[1])) if len(ordered) == 2 else ordered
     return Image(array, Geometry(in_array, tuple(origin), tuple(direction), extra))

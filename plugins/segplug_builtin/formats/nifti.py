@@ -32,7 +32,7 @@ class NiftiContent:
     Args:
         header: its first 348 bytes.
         shape: in array order, slowest axis first; (z, y, x) for a volume.
-        raw: voxels as stored; None if they are no plain numbers (RGB, complex).
+        raw: voxels as stored; None if they are no plain numbers (RGB, complex) or if it is not clear where they begin.
         slope, intercept: stored value -> value, as the header has them.
     """
 
@@ -67,16 +67,18 @@ def _take_apart(content: bytes, path: Path) -> NiftiContent | None:
     count, *dims = struct.unpack_from(f"{order}8h", content, 40)
     datatype, bits = struct.unpack_from(f"{order}2h", content, 70)
     offset, slope, intercept = struct.unpack_from(f"{order}3f", content, 108)
-    if not 1 <= count <= 7 or any(d < 1 for d in dims[:count]) or not 352 <= offset < 2**31:
+    if not 1 <= count <= 7 or any(d < 1 for d in dims[:count]) or not 0 <= offset < 2**31:
         raise DataError(f"{path}: damaged NIfTI header: dimensions {[count, *dims]}, data at byte {offset}. {RESTORE}")
     shape = tuple(reversed(dims[:count]))
-    end = int(offset) + prod(shape) * bits // 8
+    kind = SCALAR_TYPES.get(datatype)
+    voxel_bytes = bits // 8 if kind is None else np.dtype(kind).itemsize
+    start = max(int(offset), 348)
+    end = start + prod(shape) * voxel_bytes
     if len(content) < end:
         raise DataError(f"{path}: truncated: {len(content)} bytes of content; its header promises {end}. {RESTORE}")
     raw = None
-    kind = SCALAR_TYPES.get(datatype)
-    if kind is not None:
-        raw = np.frombuffer(content, f"{order}{kind}", prod(shape), int(offset)).reshape(shape)
+    if kind is not None and start >= 352:  # else libraries differ in where voxels begin
+        raw = np.frombuffer(content, f"{order}{kind}", prod(shape), start).reshape(shape)
     return NiftiContent(content[:348], shape, raw, slope, intercept)
 
 
