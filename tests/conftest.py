@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# a busy machine is no reason to fail; in CI hypothesis' own profile draws the same examples every time
+settings.register_profile("segplug", settings(), deadline=None)
+settings.load_profile("segplug")
 
 ROOT = Path(__file__).resolve().parent.parent
 
