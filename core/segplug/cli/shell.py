@@ -36,7 +36,13 @@ FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")
 
 def new_app(help_text: str, *, group: bool = False) -> typer.Typer:
     """An app in the house style: plain help, tracebacks left to `main`. A group shows its help when called bare."""
-    return typer.Typer(help=help_text, no_args_is_help=group, rich_markup_mode=None, pretty_exceptions_enable=False)
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=group,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
 
 
 def settings_of(ctx: typer.Context) -> Settings:
