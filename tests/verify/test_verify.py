@@ -319,6 +319,16 @@ class TestCases:
         shutil.copy(sample.image("case_1", 0), sample.image("case_2", 0))
         assert sample.verify().findings == ()
 
+    def test_blank_images_are_no_duplicates(self, sample: Any) -> None:
+        """Slices cut from volumes are often blank; that is worth a word, but no mistake."""
+        for case in ("case_1", "case_2"):
+            for channel in (0, 1):
+                sample.write_image(case, channel, np.zeros((8, 7, 6)))
+            sample.write_label(case, np.zeros((8, 7, 6), np.uint8))
+        verification = sample.verify()
+        assert verification.ok
+        assert {f.kind for f in verification.warnings} == {"empty image", "no foreground"}
+
     def test_one_name_with_two_endings(self, sample: Any) -> None:
         shutil.copy(sample.image("case_1"), sample.folder / "imagesTr/case_1_0000.nii")
         assert only(sample.verify(), "duplicate case").case == "case_1"

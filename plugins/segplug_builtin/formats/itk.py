@@ -90,7 +90,7 @@ def _read(path: Path) -> Image:
 
     content = None
     if is_nifti(path):
-        _, content = read_nifti(path)
+        content = read_nifti(path)
     else:
         check_itk_payload(path)
     with reading(path, FORMATS):
@@ -112,7 +112,7 @@ def _read_turned(path: Path, orientation: str) -> Image:
 
     extra: dict[str, Any] = {}
     if is_nifti(path):
-        _, content = read_nifti(path)
+        content = read_nifti(path)
         extra = {} if content is None else {HEADER: content.header.hex()}
     else:
         check_itk_payload(path)
@@ -141,14 +141,14 @@ def _array(image: Any, path: Path) -> NDArray[np.float32]:
     if image.GetNumberOfComponentsPerPixel() > 1:
         view = np.moveaxis(view, -1, 0)
         view = view[:, None] if view.ndim == 3 else view
-    return np.ascontiguousarray(view, dtype=np.float32) if view.dtype != np.float32 else np.array(view)
+    return np.array(view, dtype=np.float32, order="C")
 
 
 def _image(array: NDArray[np.float32], itk: Any, extra: dict[str, Any], path: Path) -> Image:
     """Bring an array in ITK's order to (c, z, y, x), with the geometry of an ITK image or header."""
     spacing, origin, direction = itk.GetSpacing(), itk.GetOrigin(), itk.GetDirection()
     axes = len(spacing)
-    vector = array.ndim > axes or (array.ndim == 4 and axes == 2)
+    vector = array.ndim > axes
     if axes == 4 and not vector:  # several channels in one file: their axis has no place in the world
         spacing, origin = spacing[:3], origin[:3]
         direction = tuple(direction[4 * row + column] for row in range(3) for column in range(3))

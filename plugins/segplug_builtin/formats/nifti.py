@@ -48,17 +48,13 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def read_nifti(path: Path) -> tuple[bytes, NiftiContent | None]:
-    """Read a file completely, checksum included, and take it apart; None where it is not single-file NIfTI-1.
+def read_nifti(path: Path) -> NiftiContent | None:
+    """Read a file completely, checksum included, and take it apart; None where it is NIfTI but not single-file NIfTI-1.
 
     Raises:
         DataError: it is missing, empty, truncated, damaged or no NIfTI at all.
     """
     content = read_whole(path)
-    return content, _take_apart(content, path)
-
-
-def _take_apart(content: bytes, path: Path) -> NiftiContent | None:
     order = next((o for o in "<>" if content[:4] == struct.pack(f"{o}i", 348)), None)
     if order is None and content[:4] not in (struct.pack("<i", 540), struct.pack(">i", 540)):
         raise DataError(f"{path}: no NIfTI header but {looks_like(content)}; expected a NIfTI file. {RESTORE}")
