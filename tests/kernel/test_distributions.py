@@ -55,7 +55,8 @@ def test_list_json(everything: Any) -> None:
     assert found["schedules", "rival_b:middle"]["state"] == "conflict"
     assert found["normalizers", "shadowing:zscore"]["state"] == "conflict"
     assert found["normalizers", "builtin:zscore"]["state"] == "conflict"
-    assert found["normalizers", "builtin:ct"]["state"] == "in force"
+    assert found["normalizers", "builtin:ct"]["state"] == "replaced by replacing:ct"
+    assert found["normalizers", "builtin:none"]["state"] == "in force"
     broken = found["plugin", "broken"]
     assert (broken["state"], broken["distribution"], broken["version"]) == ("broken", "segplug-broken", "3.0")
     assert "No module named 'a_library_that_is_not_installed'" in broken["summary"]
@@ -253,7 +254,8 @@ def test_a_run_begins_by_telling_each_replacement_in_one_line(everything: Any) -
     done = everything.run("-c", START)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
-        "the built-in 'dice_ce' of the losses is replaced by 'dice_ce' of plugin 'replacing' (segplug-replacing 1.2)"
+        "the built-in 'ct' of the normalizers is replaced by 'ct' of plugin 'replacing' (segplug-replacing 1.2)",
+        "the built-in 'dice_ce' of the losses is replaced by 'dice_ce' of plugin 'replacing' (segplug-replacing 1.2)",
     ]
 
 

@@ -21,7 +21,10 @@ COLUMNS = ("kind", "name", "qualified_name", "distribution", "version", "state",
 
 @app.command("list")
 def list_(ctx: typer.Context, kind: KindOption = None, output: FormatOption = Format.TABLE) -> None:
-    """List components by kind with the plugin behind each, then the plugins and commands that others installed."""
+    """List every component, plugin and command, and which is in force.
+
+    Components stand by kind with the plugin behind each, then what others installed.
+    """
     kernel = _kernel(ctx)
     rows = [_row(kernel, p) for name in (KINDS if kind is None else [kind]) for p in kernel.registry.all(name)]
     if kind is None:
@@ -50,7 +53,7 @@ def show_(
     name: Annotated[str, typer.Argument(help="Plugin, or component by name, alias or plugin:name.")],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show a plugin with its components, or every component that answers to a name."""
+    """Show a plugin, or what answers to a name."""
     kernel = _kernel(ctx)
     rows: list[list[str]] = []
     for record in kernel.plugins:
