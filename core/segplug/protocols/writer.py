@@ -13,8 +13,8 @@ class Writer(Protocol):
 
     Reading the file again with the reader of the same name gives the same array and geometry. The framework calls it
     with a path beside the final one (same file ending) and renames the file when it is whole. A format's second file
-    (as the spacing of a TIFF stack) is for the writer itself to write, under the name that goes with the final path: the
-    given one without `.partial-`, twelve hexadecimal digits and a hyphen at its front.
+    (as the spacing of a TIFF stack) is for the writer itself to write, under the name that goes with the final path:
+    the given one without `.partial-`, twelve hexadecimal digits and a hyphen at its front.
     """
 
     def __call__(self, path: Path, labels: Labels) -> None: ...
