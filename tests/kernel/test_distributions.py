@@ -218,7 +218,7 @@ print(f"{getattr(built, '__module__', None) or type(built).__module__}")
         (["normalizers", "zscore"], 1, "without replaces=True"),
         (["normalizers", "ZScoreNormalization"], 1, "without replaces=True"),
         (["normalizers", "shadowing:zscore"], 0, "segplug_shadowing"),
-        (["losses", "broken:focal"], 1, "Plugin 'broken' (segplug-broken 3.0) is broken: cannot be imported"),
+        (["losses", "broken:focal"], 1, "The plugin 'broken' (segplug-broken 3.0) is broken: cannot be imported"),
         (["losses", "future:focal"], 1, "is incompatible: speaks plugin API version 99"),
     ],
 )

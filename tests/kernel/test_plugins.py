@@ -107,7 +107,7 @@ def test_broken_at_import(
     record = kernel.plugins[-1]
     assert record.state is State.BROKEN
     assert record.reason == f"cannot be imported: {type(raised).__name__}: {raised}"
-    with pytest.raises(PluginError, match=r"Plugin 'x' \(segplug-x 1.0\) is broken: cannot be imported"):
+    with pytest.raises(PluginError, match=r"The plugin 'x' \(segplug-x 1.0\) is broken: cannot be imported"):
         kernel.registry.find("losses", "focal")
     assert kernel.registry.find("losses", "dice_ce")
 
@@ -117,6 +117,7 @@ def test_broken_at_import(
     [
         ({"segplug_losses": hookimpl(lambda: [42])}, "segplug_losses yielded 42; expected segplug.Component"),
         ({"segplug_losses": hookimpl(lambda: 1 / 0)}, "ZeroDivisionError"),
+        ({"segplug_losses": hookimpl(lambda: sys.exit("no licence"))}, "SystemExit: no licence"),
         ({"segplug_losses": hookimpl(lambda: [Component("a:b", "m:x", "")])}, "'a:b' is no component name"),
         ({"segplug_losses": hookimpl(lambda: [Component(" ", "m:x", "")])}, "is no component name"),
         ({"segplug_losses": hookimpl(lambda: [Component("a", "m:x", "", aliases="b")])}, "expected a tuple of names"),

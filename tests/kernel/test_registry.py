@@ -137,6 +137,11 @@ def test_a_pin_that_leads_nowhere_is_an_error_never_a_fallback(kernel_with: Call
     assert len(registry.problems()) == 1
 
 
+def test_a_pin_on_a_name_that_nobody_has_is_told(kernel_with: Callable[..., Kernel]) -> None:
+    registry = kernel_with(pins={"schedules.poli": "builtin:poly", "schedules.poly": "builtin:poly"}).registry
+    assert registry.problems() == ["[pins] schedules.poli: there is no such component"]
+
+
 @pytest.mark.parametrize(
     "pins", [{"loses.dice": "a:b"}, {"losses": "a:b"}, {"losses.": "a:b"}, {"schedules.poly": "no_colon"}]
 )

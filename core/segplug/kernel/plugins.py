@@ -131,15 +131,15 @@ class PluginHost:
         return self._register(plugin, record)
 
     def _register(self, plugin: object, record: PluginRecord) -> PluginRecord:
-        speaks = getattr(plugin, "segplug_api_version", API_VERSION)
-        if speaks != API_VERSION:
-            reason = f"speaks plugin API version {speaks}; this segplug speaks {API_VERSION}"
-            return self._keep(record, State.INCOMPATIBLE, reason)
         try:
+            speaks = getattr(plugin, "segplug_api_version", API_VERSION)
+            if speaks != API_VERSION:
+                reason = f"speaks plugin API version {speaks}; this segplug speaks {API_VERSION}"
+                return self._keep(record, State.INCOMPATIBLE, reason)
             self._manager.register(plugin, record.name)
             record = replace(record, hooks=self._implemented(plugin, record.name))
             provided = list(self._collect(record))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if self._manager.has_plugin(record.name):
                 self._manager.unregister(name=record.name)
             told = isinstance(error, (PluginShapeError, pluggy.PluginValidationError))

@@ -123,6 +123,8 @@ class Registry:
         names = [(p.kind.name, p.component.name) for p in self._host.provided]
         names += [(kind, name) for kind, _, name in (pin.partition(".") for pin in self._pins)]
         found = [text for text in (self.in_force(*pair) for pair in names) if isinstance(text, str)]
+        there = {f"{p.kind.name}.{name}" for p in self._host.provided for name in p.names}
+        found += [f"[pins] {pin}: there is no such component" for pin in self._pins if pin not in there]
         found += [f"[plugins] block: no plugin {name!r} is installed" for name in self._host.blocked_in_vain]
         return list(dict.fromkeys(found))
 
@@ -166,7 +168,7 @@ class Registry:
         text += f" There are: {', '.join(self.names(kind.name)) or 'none'}."
         for record in self._host.records.values():
             if record.state is not State.ACTIVE:
-                text += f" {str(record).capitalize()} is {record.state.value}: {record.reason}."
+                text += f" The {record} is {record.state.value}: {record.reason}."
         return PluginError(text)
 
 
