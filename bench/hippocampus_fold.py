@@ -52,9 +52,11 @@ def main() -> int:
         dice = json.loads(summary.read_text(encoding="utf-8"))["foreground_mean"]["Dice"]
     path = report.write("hippocampus_fold", {"mean_foreground_dice": dice, "minutes": minutes})
     reached = dice >= DICE and minutes["train"] <= MINUTES
+    before = sum(minutes.values()) - minutes["train"]
     sys.stdout.write(
-        f"mean foreground Dice {dice:.4f} (to reach: {DICE}), training {minutes['train']:.1f} min (at most {MINUTES:.0f}), "
-        f"steps before it {sum(minutes.values()) - minutes['train']:.1f} min: {'reached' if reached else 'MISSED'}\n{path}\n"
+        f"mean foreground Dice {dice:.4f} (to reach: {DICE})\n"
+        f"training {minutes['train']:.1f} min (at most {MINUTES:.0f}), steps before it {before:.1f} min\n"
+        f"{'reached' if reached else 'MISSED'}; {path}\n"
     )
     return 0 if reached else 1
 
