@@ -31,7 +31,7 @@ class PlainLoop:
         with task.batches(request) as batches:
             for batch in batches:
                 optimizer.zero_grad()
-                loss(task.network(batch.data), batch.target).backward()
+                loss(task.network(batch.data), batch.target).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         state = {
             "optimizer_state": optimizer.state_dict(),
