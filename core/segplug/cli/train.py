@@ -1,0 +1,67 @@
+"""`segplug train`: train one fold of one configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from segplug.cli.shell import DatasetArgument, WorkersOption, new_app, open_project, settings_of
+
+app = new_app("Train one fold of one configuration.")
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    dataset: DatasetArgument,
+    configuration: Annotated[str, typer.Argument(help="Configuration of the plans, such as 2d or 3d_fullres.")],
+    fold: Annotated[str, typer.Argument(help="0 to 4, or all for every case.")],
+    plans_name: Annotated[
+        str | None,
+        typer.Option("--plans-name", "-p", help="Name of the plans [default: nnUNetPlans, or the only ones there are]."),
+    ] = None,
+    trainer: Annotated[str | None, typer.Option("--trainer", help="Trainer [default: the plans', else nnunet].")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the trainer, as trainer.lr=1e-3, trainer.loss=NAME, trainer.loss.OPTION=VALUE (repeat).",
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Number of epochs.")] = None,
+    continue_: Annotated[
+        bool, typer.Option("--continue", help="Go on where an interrupted training stopped; keep what is finished.")
+    ] = False,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of all randomness [default: 0].")] = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Train one fold, then predict and evaluate its validation cases.
+
+    A fold that was trained before is trained anew, and its old folder kept under another name; with --continue what is
+    finished stays as it is. The number of workers changes the speed and nothing else.
+    """
+    from segplug.runtime.evaluation import SUMMARY, read_summary
+    from segplug.stages.train import train as train_stage
+
+    settings = settings_of(ctx)
+    with open_project(ctx, workers) as project:
+        trained = train_stage(
+            project,
+            dataset,
+            configuration,
+            fold,
+            plans_name=plans_name,
+            trainer=trainer,
+            overrides=set_ or (),
+            epochs=epochs,
+            device=device or settings.device,
+            precision=precision or settings.precision,
+            seed=seed,
+            continue_=continue_,
+        )
+    dice = read_summary(trained.validation_folder / SUMMARY).mean_dice
+    typer.echo(f"{trained.folder}: mean Dice of the validation cases {dice:.4f}")
