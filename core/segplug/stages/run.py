@@ -1,0 +1,255 @@
+"""From a raw data set to trained models: every stage in turn, keeping what is finished and unchanged."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from segplug.errors import UsageError
+from segplug.model import ComponentRef, Evaluation, Plan, Split, TrainedFold
+from segplug.protocols import Store
+from segplug.runtime.evaluation import SUMMARY, read_summary
+from segplug.runtime.files import read_json, value_hash, write_json
+from segplug.runtime.fingerprint_codec import read_fingerprint
+from segplug.runtime.fold_folder import set_aside
+from segplug.runtime.plan_codec import read_plan
+from segplug.runtime.planned import DEFAULT_PLANS, find_configuration
+from segplug.runtime.project import Project
+from segplug.runtime.raw_dataset import load_dataset
+from segplug.runtime.run_record import FOLD_FILE, RunRecord, fold_manifest, what_changed
+from segplug.runtime.splits import find_split, read_splits
+from segplug.runtime.trainer_choice import choose_trainer, folder_name
+from segplug.stages.fingerprint import MADE_FROM, fingerprint, is_stale
+from segplug.stages.plan import STAGE as PLAN_STAGE
+from segplug.stages.plan import plan as make_plan
+from segplug.stages.preprocess import STORE, preprocess
+from segplug.stages.train import parse_fold, train
+from segplug.stages.verify import STAGE as VERIFY_STAGE
+from segplug.stages.verify import verify
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How `run` plans. Fields as for `segplug.stages.plan.plan`.
+
+    Without a planner, plans of the name that are there are used as they are, and the default planner makes them if
+    there are none.
+    """
+
+    planner: str | ComponentRef | None = None
+    memory_gb: float | None = None
+    spacing: tuple[float, ...] | None = None
+    plans_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How `run` trains. Fields as for `segplug.stages.train.train`."""
+
+    trainer: str | None = None
+    overrides: tuple[str, ...] = ()
+    epochs: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """One fold of one configuration.
+
+    Args:
+        evaluation: of its validation cases.
+        kept: it was finished before this run.
+    """
+
+    configuration: str
+    trained: TrainedFold
+    split: Split
+    evaluation: Evaluation
+    kept: bool
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind."""
+
+    plan: Plan
+    folds: tuple[FoldResult, ...]
+
+
+def run(
+    project: Project,
+    dataset: str | int | Path,
+    *,
+    configurations: Sequence[str] | None = None,
+    folds: Sequence[int | str] | None = None,
+    planning: Planning = Planning(),
+    training: Training = Training(),
+) -> RunResult:
+    """Verify, fingerprint, plan, preprocess and train a data set.
+
+    It may be killed at any moment and called again with the same arguments: what is finished and unchanged is kept, and
+    the stages' events say so. A plans file that was edited since `run` made it is kept as it is. A fold whose data,
+    plan or settings have changed since `run` trained it is trained anew, and its old folder kept under another name.
+
+    Args:
+        dataset: id, name or path of a raw data set.
+        configurations: names; None for every one of the plan that needs no other's predictions.
+        folds: numbers, or `all`; None for all of splits_final.json.
+
+    Raises:
+        DataError: the data set has errors (all are listed), or a stage failed.
+        UsageError: no such data set, configuration or fold, or a setting is wrong.
+        PluginError: a component is missing.
+    """
+    chosen_folds = None if folds is None else [parse_fold(fold) for fold in folds]
+    folder = project.workspace.raw_folder(dataset)
+    name = folder.name
+    record = RunRecord(project.workspace.preprocessed_folder(name))
+    _verify(project, dataset, record)
+    state = fingerprint(project, dataset).extra.get("segplug", {}).get(MADE_FROM)
+    if isinstance(state, str):
+        record.note_verified(state)
+    plan = _plan(project, dataset, name, planning, record)
+    wanted = _configurations(plan, configurations)
+    preprocess(project, dataset, configurations=wanted, plans_name=plan.plans_name)
+    results = []
+    for configuration in wanted:
+        store = _store(project, plan, configuration)
+        split = find_split(project, name, store.cases(), 0)  # makes splits_final.json, if it is not there
+        for fold in chosen_folds if chosen_folds is not None else _all_folds(project, name):
+            split = find_split(project, name, store.cases(), fold)
+            results.append(_train(project, plan, configuration, fold, split, store, training))
+    return RunResult(plan, tuple(results))
+
+
+def _verify(project: Project, dataset: str | int | Path, record: RunRecord) -> None:
+    folder = project.workspace.raw_folder(dataset)
+    file = project.workspace.fingerprint_file(folder.name)
+    if record.verified is not None and file.is_file():
+        found = read_fingerprint(file)
+        same = found.extra.get("segplug", {}).get(MADE_FROM) == record.verified
+        if same and not is_stale(project, load_dataset(folder), found):
+            _told_as_kept(project, VERIFY_STAGE, folder.name, "files unchanged since they were verified")
+            return
+    verification = verify(project, dataset)
+    verification.raise_errors()
+    for finding in verification.warnings:
+        warnings.warn(str(finding).removeprefix("warning: "), stacklevel=3)
+
+
+def _plan(project: Project, dataset: str | int | Path, name: str, planning: Planning, record: RunRecord) -> Plan:
+    workspace = project.workspace
+    measured = value_hash(read_json(workspace.fingerprint_file(name)))
+    planner = planning.planner or "default"
+    asked = {**asdict(planning), "planner": asdict(planner) if isinstance(planner, ComponentRef) else planner}
+    noted = record.planned(asked)
+    file = workspace.plans_file(name, str(noted.get("plans_name", planning.plans_name or DEFAULT_PLANS)))
+    reason = ""
+    if noted and file.is_file():
+        if value_hash(read_json(file)) != noted.get("written"):
+            reason = "edited since it was planned"
+        elif noted.get("fingerprint") == measured:
+            reason = "unchanged"
+    elif planning.planner is None and file.is_file():
+        reason = "there already"
+    if reason:
+        _told_as_kept(project, PLAN_STAGE, f"{name} {file.stem}", reason)
+        return read_plan(file)
+    made = make_plan(
+        project,
+        dataset,
+        planner=planner,
+        memory_gb=planning.memory_gb,
+        spacing=planning.spacing,
+        plans_name=planning.plans_name,
+    )
+    written = value_hash(read_json(workspace.plans_file(name, made.plans_name)))
+    record.note_planned(asked, plans_name=made.plans_name, fingerprint=measured, written=written)
+    return made
+
+
+def _configurations(plan: Plan, wanted: Sequence[str] | None) -> list[str]:
+    if wanted is not None:
+        return [find_configuration(plan, name).name for name in dict.fromkeys(wanted)]
+    independent = [c.name for c in plan.configurations.values() if c.previous_stage is None]
+    left_out = [name for name in plan.configurations if name not in independent]
+    if left_out:
+        warnings.warn(
+            f"not trained, because they take another configuration's predictions: {', '.join(left_out)}", stacklevel=3
+        )
+    if not independent:
+        raise UsageError(f"{plan.plans_name} has no configuration that can be trained by itself")
+    return independent
+
+
+def _all_folds(project: Project, name: str) -> list[int]:
+    return list(range(len(read_splits(project.workspace.splits_file(name)))))
+
+
+def _store(project: Project, plan: Plan, configuration: str) -> Store:
+    chosen = plan.configurations[configuration]
+    folder = project.workspace.store_folder(plan.dataset_name, chosen.data_identifier)
+    store: Store = project.kernel.registry.build("stores", STORE)(folder, chosen.patch_size)
+    return store
+
+
+def _train(
+    project: Project, plan: Plan, configuration: str, fold: int | str, split: Split, store: Store, training: Training
+) -> FoldResult:
+    trained = _fold_folder(project, plan, configuration, fold, training)
+    manifest = fold_manifest(
+        plan,
+        configuration,
+        split,
+        store,
+        trainer=training.trainer,
+        overrides=training.overrides,
+        epochs=training.epochs,
+        seed=training.seed,
+    )
+    changed = what_changed(trained, manifest)
+    if changed:
+        aside = set_aside(trained)
+        if aside is not None:
+            what = " and ".join(changed)
+            warnings.warn(
+                f"{configuration} fold {fold}: trained anew, because {what} changed; what was there is kept in {aside}",
+                stacklevel=3,
+            )
+    summary = trained.validation_folder / SUMMARY
+    kept = trained.checkpoint().is_file() and summary.is_file()
+    if not kept:
+        write_json(trained.folder / FOLD_FILE, manifest)
+    train(
+        project,
+        plan.dataset_name,
+        configuration,
+        fold,
+        plans_name=plan.plans_name,
+        trainer=training.trainer,
+        overrides=training.overrides,
+        epochs=training.epochs,
+        device=training.device,
+        precision=training.precision,
+        seed=training.seed,
+        continue_=any(trained.folder.glob("checkpoint_*.pth")),
+    )
+    return FoldResult(configuration, trained, split, read_summary(summary), kept)
+
+
+def _fold_folder(project: Project, plan: Plan, configuration: str, fold: int | str, training: Training) -> TrainedFold:
+    chosen = choose_trainer(project.kernel, plan, configuration, name=training.trainer)
+    architecture = plan.configurations[configuration].architecture.name
+    trainer = folder_name(project.kernel.registry, chosen.provided.qualified_name, architecture)
+    folder = project.workspace.fold_folder(plan.dataset_name, trainer, plan.plans_name, configuration, fold)
+    return TrainedFold(folder, fold)
+
+
+def _told_as_kept(project: Project, stage: str, subject: str, why: str) -> None:
+    """Tell of a stage that had nothing to do."""
+    with project.stage(stage, f"{subject} ({why}, kept)"):
+        pass
