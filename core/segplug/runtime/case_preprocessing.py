@@ -1,0 +1,153 @@
+"""One training case from its files into the stores that want it: what a worker of the preprocess stage does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segplug.errors import DataError
+from segplug.kernel import Registry
+from segplug.model import Case, ComponentRef, Configuration, DatasetDescription, Image, Labels, LabelSet, Plan
+from segplug.protocols import PreprocessedCase, Reader, Store
+from segplug.runtime.case_reading import read_image, read_labels
+from segplug.runtime.class_locations import class_locations
+from segplug.runtime.geometry import differences
+from segplug.runtime.manifest import made_from, staleness
+from segplug.runtime.preprocessing import Preprocessing
+from segplug.runtime.reference_labels import copy_references, references_are_current
+
+VERSION = 1
+"""Raised when the same case and settings give other voxels, so that old cases are made anew."""
+
+
+@dataclass(frozen=True)
+class StoreTarget:
+    """One data identifier to fill, and how."""
+
+    identifier: str
+    store: Store
+    steps: Preprocessing
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CaseWork:
+    """What has to be known of the data set to work on its cases. `references`: folder for copies of the label maps."""
+
+    reader: Reader
+    description: DatasetDescription
+    targets: tuple[StoreTarget, ...]
+    references: Path
+
+
+def is_current(case: Case, work: CaseWork) -> bool:
+    """A quick look, by size and time of change, whether nothing is to be done; `preprocess_case` looks closer."""
+    if case.label is None:
+        return False
+    files = (*case.images, case.label)
+    return references_are_current(case, work.references, work.description.file_ending) and not any(
+        staleness(t.store.made_from(case.name), files, t.settings, hashing=False) for t in work.targets
+    )
+
+
+def preprocess_case(case: Case, work: CaseWork) -> dict[str, str]:
+    """Preprocess one case where it is not current; what a worker does.
+
+    Returns:
+        Data identifier -> why the case was made there; those where it was kept are left out.
+
+    Raises:
+        DataError: the case cannot be read, or its labels do not fit the image or dataset.json.
+    """
+    if case.label is None:
+        raise DataError(f"case {case.name}: no label map; expected one for every training case")
+    copy_references(case, work.references, work.description.file_ending)
+    files = (*case.images, case.label)
+    stale = {
+        t.identifier: staleness(t.store.made_from(case.name), files, t.settings, hashing=True) for t in work.targets
+    }
+    stale = {name: why for name, why in stale.items() if why}
+    if not stale:
+        return {}
+    manifests = {t.identifier: made_from(files, t.settings) for t in work.targets if t.identifier in stale}
+    image = read_image(work.reader, case, work.description.num_channels)
+    labels = read_labels(work.reader, case.label)
+    _check_grid(case, labels, image)
+    _check_values(case, labels, work.description.labels)
+    cropped = work.targets[0].steps.crop(image, labels)  # the plan's axis order is that of all targets
+    del image, labels
+    for target in work.targets:
+        if target.identifier in stale:
+            data, resampled, properties = target.steps.finish(cropped)
+            assert resampled is not None
+            locations = class_locations(resampled, work.description.labels)
+            result = PreprocessedCase(data, resampled, properties, locations)
+            target.store.write(case.name, result, manifests[target.identifier])
+    return stale
+
+
+def preprocessing_settings(
+    plan: Plan, configuration: Configuration, description: DatasetDescription, registry: Registry
+) -> dict[str, Any]:
+    """All that decides what becomes of a case besides its files, as JSON values."""
+    labels = description.labels
+
+    def component(kind: str, ref: ComponentRef) -> list[Any]:
+        provided = registry.resolve(kind, ref.name)
+        version = "" if provided.plugin.builtin else provided.plugin.version
+        return [provided.qualified_name, version, dict(ref.options)]
+
+    return {
+        "version": VERSION,
+        "reader": component("readers", plan.reader),
+        "transpose": list(plan.transpose_forward),
+        "spacing": list(configuration.spacing),
+        "normalization": [component("normalizers", ref) for ref in configuration.normalization],
+        "use_mask_for_norm": list(configuration.use_mask_for_norm),
+        "intensities": [vars(channel) for channel in plan.channels],
+        "resampling": [
+            component("resamplers", ref) for ref in (configuration.resample_data, configuration.resample_seg)
+        ],
+        "labels": [list(labels.all_labels), labels.ignore_label, list(labels.classes)],
+    }
+
+
+def _check_grid(case: Case, labels: Labels, image: Image) -> None:
+    """Refuse a label map that lies elsewhere than the image.
+
+    Raises:
+        DataError: saying in what they differ.
+    """
+    for difference in differences(labels.geometry, labels.shape, image.geometry, image.shape):
+        if not difference.aligned:
+            raise DataError(
+                f"case {case.name}: {case.label}: {difference.what} {difference.found}; expected "
+                f"{difference.expected}, as the image has it. Resample the label map to the image's grid, or correct its header if the voxels "
+                "match"
+            )
+
+
+def _check_values(case: Case, labels: Labels, known: LabelSet) -> None:
+    """Refuse labels that dataset.json does not have.
+
+    Raises:
+        DataError: naming them and how often they occur.
+    """
+    allowed = {*known.all_labels, *([] if known.ignore_label is None else [known.ignore_label])}
+    lowest = int(labels.array.min(initial=0))
+    if lowest >= 0 and int(labels.array.max(initial=0)) < 1 << 20:
+        counts = np.bincount(labels.array.reshape(-1))
+        found = {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
+    else:
+        found = dict(zip(*(a.tolist() for a in np.unique(labels.array, return_counts=True)), strict=True))
+    strange = {value: count for value, count in found.items() if value not in allowed}
+    if strange:
+        listed = ", ".join(f"{value} ({count} voxels)" for value, count in list(strange.items())[:10])
+        raise DataError(
+            f"case {case.name}: {case.label}: labels that dataset.json does not have: {listed}; expected "
+            f"{sorted(allowed)}. Correct the label map, or add the labels to dataset.json"
+        )

@@ -1,0 +1,171 @@
+"""Preprocess the training cases of a data set into a store per data identifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from segplug.errors import DataError, SegplugError, UsageError
+from segplug.model import Case, Configuration, Plan, RawDataset
+from segplug.protocols import Store
+from segplug.runtime.case_preprocessing import (
+    CaseWork,
+    StoreTarget,
+    is_current,
+    preprocess_case,
+    preprocessing_settings,
+)
+from segplug.runtime.folder_lock import working_in
+from segplug.runtime.plan_codec import read_plan
+from segplug.runtime.preprocessing import Preprocessing
+from segplug.runtime.project import Project
+from segplug.runtime.raw_dataset import load_dataset
+from segplug.runtime.reference_labels import copy_if_changed
+
+STAGE = "preprocess"
+STORE = "blosc2"
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """What a run of the stage did.
+
+    Args:
+        dataset, plans_name: of the run.
+        kept: per data identifier, cases that were whole and current.
+        made: per data identifier, case -> why it was made ("new", or what had changed).
+    """
+
+    dataset: str
+    plans_name: str
+    kept: Mapping[str, Sequence[str]]
+    made: Mapping[str, Mapping[str, str]]
+
+    def summary(self) -> str:
+        """One line per data identifier."""
+        return "\n".join(f"{name}: {_counted(self.made[name], self.kept[name])}" for name in self.made)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Outcome of the run so far."""
+
+    kept: dict[str, list[str]]
+    made: dict[str, dict[str, str]]
+    wrong: dict[str, str] = field(default_factory=dict)
+
+
+def preprocess(
+    project: Project,
+    dataset: str | int | Path,
+    *,
+    configurations: Sequence[str] | None = None,
+    plans_name: str = "nnUNetPlans",
+) -> Preprocessed:
+    """Preprocess every training case for the configurations of a plan, and copy label maps to `gt_segmentations`.
+
+    Configurations that share a data identifier share its cases, and a case is read once for all of them. Cases that
+    are whole and current (same files, same settings) are kept. A run may be killed at any moment: calling again goes
+    on. What the store holds beyond the data set's cases is left alone.
+
+    Args:
+        dataset: id, name or path of a raw data set that was planned.
+        configurations: names; None for all of the plan.
+
+    Raises:
+        DataError: no such plan, or cases that cannot be preprocessed: all of them are named, the others are kept.
+        UsageError: no such data set or configuration, or another run is at work there.
+        PluginError: a component of the plan is missing.
+    """
+    raw = load_dataset(project.workspace.raw_folder(dataset))
+    plan = read_plan(project.workspace.plans_file(raw.name, plans_name))
+    work = _prepare(project, raw, plan, configurations)
+    names = [target.identifier for target in work.targets]
+    done = _Record({name: [] for name in names}, {name: {} for name in names})
+    with project.stage(STAGE, f"{raw.name} ({', '.join(names)})", len(raw.cases)), ExitStack() as locks:
+        for folder in (work.references, *(project.workspace.store_folder(raw.name, name) for name in names)):
+            locks.enter_context(working_in(folder))
+        copy_if_changed(raw.folder / "dataset.json", work.references.parent / "dataset.json")
+        waiting = [case for case in raw.cases.values() if not is_current(case, work)]
+        if len(waiting) < len(raw.cases):
+            current = sorted(raw.cases.keys() - {case.name for case in waiting})
+            for kept in done.kept.values():
+                kept.extend(current)
+            project.progress(STAGE, f"{len(current)} cases kept", len(current), len(raw.cases))
+        _run(project, waiting, work, done, len(raw.cases))
+    result = Preprocessed(raw.name, plan.plans_name, done.kept, done.made)
+    if done.wrong:
+        lines = "\n".join(f"  {error}" for _, error in sorted(done.wrong.items()))
+        raise DataError(
+            f"data set {raw.name}: {len(done.wrong)} of {len(raw.cases)} cases cannot be preprocessed:\n{lines}\n"
+            f"The others are done: {', '.join(result.summary().splitlines())}. `segplug dataset verify {raw.name}` "
+            "lists all that is wrong with the data"
+        )
+    return result
+
+
+def _prepare(project: Project, raw: RawDataset, plan: Plan, wanted: Sequence[str] | None) -> CaseWork:
+    registry = project.kernel.registry
+    targets: dict[str, tuple[str, StoreTarget]] = {}
+    for configuration in _chosen(plan, wanted):
+        name = configuration.data_identifier
+        settings = preprocessing_settings(plan, configuration, raw.description, registry)
+        if name in targets:
+            other, target = targets[name]
+            if target.settings != settings:
+                differ = ", ".join(key for key in settings if settings[key] != target.settings[key])
+                raise DataError(
+                    f"plan {plan.plans_name}: configurations {other!r} and {configuration.name!r} share the data "
+                    f"identifier {name!r}, but differ in {differ}. Give one of them a data_identifier of its own"
+                )
+            continue
+        folder = project.workspace.store_folder(raw.name, name)
+        store: Store = registry.build("stores", STORE)(folder, configuration.patch_size)
+        steps = Preprocessing.of(plan, configuration, registry)
+        targets[name] = configuration.name, StoreTarget(name, store, steps, settings)
+    return CaseWork(
+        registry.build("readers", plan.reader),
+        raw.description,
+        tuple(target for _, target in targets.values()),
+        project.workspace.reference_folder(raw.name),
+    )
+
+
+def _chosen(plan: Plan, wanted: Sequence[str] | None) -> Iterator[Configuration]:
+    for name in plan.configurations if wanted is None else wanted:
+        if name not in plan.configurations:
+            known = ", ".join(plan.configurations)
+            raise UsageError(f"plan {plan.plans_name} has no configuration {name!r}. There are: {known}")
+        yield plan.configurations[name]
+
+
+def _run(project: Project, cases: Sequence[Case], work: CaseWork, done: _Record, total: int) -> None:
+    first = total - len(cases) + 1
+    for finished, outcome in enumerate(project.executor.map(partial(preprocess_case, work=work), cases), first):
+        case = cases[outcome.index]
+        if outcome.value is not None:
+            for target in work.targets:
+                if target.identifier in outcome.value:
+                    done.made[target.identifier][case.name] = outcome.value[target.identifier]
+                else:
+                    done.kept[target.identifier].append(case.name)
+        elif isinstance(outcome.error, SegplugError):
+            told = case.name in str(outcome.error)  # readers name the file alone
+            done.wrong[case.name] = f"{'' if told else f'case {case.name}: '}{outcome.error}"
+        elif isinstance(outcome.error, MemoryError):
+            done.wrong[case.name] = f"case {case.name}: memory ran out. Free some, or use fewer --workers"
+        elif outcome.error is not None:
+            raise outcome.error
+        project.progress(STAGE, case.name, finished, total)
+
+
+def _counted(made: Mapping[str, str], kept: Sequence[str]) -> str:
+    reasons: dict[str, int] = {}
+    for why in made.values():
+        short = "changed files" if why.endswith("has changed") else why
+        reasons[short] = reasons.get(short, 0) + 1
+    parts = [f"{count} made ({why})" for why, count in reasons.items()]
+    return ", ".join([*parts, f"{len(kept)} kept"] if kept or not parts else parts)
