@@ -157,7 +157,7 @@ def test_no_other_name_is_looked_up(argument: str, name: str) -> None:
 
 
 def test_unknown_residual_block() -> None:
-    with pytest.raises(DataError, match="block is 'os.system'"):
+    with pytest.raises(DataError, match=r"block is 'os\.system'"):
         build_residual_encoder_unet(1, 2, deep_supervision=False, block="os.system", **_wide(2, "n_blocks_per_stage"))
 
 

@@ -75,15 +75,15 @@ def test_unknown_architecture_is_named() -> None:
 def test_arguments_that_do_not_fit_are_named(all_variants: Variants) -> None:
     kind, _, arguments = all_variants[0]
     name = f"dynamic_network_architectures.architectures.unet.{kind}"
+    more = ComponentRef(name, {**arguments, "colour": 1})
     with pytest.raises(PluginError, match="colour"):
-        ref = ComponentRef(name, {**arguments, "colour": 1})
-        build_network(kernel().registry, configuration(ref), 1, 2, deep_supervision=False)
+        build_network(kernel().registry, configuration(more), 1, 2, deep_supervision=False)
+    less = ComponentRef(name, {k: v for k, v in arguments.items() if k != "n_stages"})
     with pytest.raises(PluginError, match="n_stages"):
-        ref = ComponentRef(name, {k: v for k, v in arguments.items() if k != "n_stages"})
-        build_network(kernel().registry, configuration(ref), 1, 2, deep_supervision=False)
+        build_network(kernel().registry, configuration(less), 1, 2, deep_supervision=False)
+    evil = ComponentRef(name, {**arguments, "conv_op": "os.system"})
     with pytest.raises(DataError, match=r"os\.system"):
-        ref = ComponentRef(name, {**arguments, "conv_op": "os.system"})
-        build_network(kernel().registry, configuration(ref), 1, 2, deep_supervision=False)
+        build_network(kernel().registry, configuration(evil), 1, 2, deep_supervision=False)
 
 
 def test_a_cascade_has_a_channel_for_each_label_of_the_previous_stage() -> None:
