@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segplug.cli.shell import WorkersOption, new_app, open_project, say, settings_of
+from segplug.cli.shell import PlansNameOption, WorkersOption, new_app, open_project, say, settings_of
 from segplug.errors import UsageError
+from segplug.runtime.planned import DEFAULT_PLANS
 
 if TYPE_CHECKING:
     from segplug.runtime.workspace import Workspace
@@ -33,7 +34,7 @@ def predict(
     model: Annotated[Path | None, typer.Option("--model", "-m", help="Model folder (Trainer__Plans__Config).")] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Or: data set (id, name) and ...")] = None,
     configuration: Annotated[str | None, typer.Option("--configuration", "-c", help="... configuration.")] = None,
-    plans_name: Annotated[str, typer.Option("--plans-name", "-p", help="With -d: name of the plans.")] = "nnUNetPlans",
+    plans_name: PlansNameOption = None,
     trainer: Annotated[str, typer.Option("--trainer", "-t", help="With -d: trainer's folder name.")] = "nnUNetTrainer",
     fold: Annotated[
         list[str] | None, typer.Option("--fold", "-f", help="Fold; repeat for several. [default: all trained ones]")
@@ -98,16 +99,30 @@ def predict(
     say(f"predicted {len(result.predicted)} cases{kept}: {result.folder}")
 
 
-def model_folder(workspace: Workspace, dataset: str, trainer: str, plans_name: str, configuration: str | None) -> Path:
+def model_folder(
+    workspace: Workspace, dataset: str, trainer: str, plans_name: str | None, configuration: str | None
+) -> Path:
     """The model folder of a data set.
 
+    Args:
+        plans_name: None for `nnUNetPlans`, or the only plans of which there is such a model.
+
     Raises:
-        UsageError: there is none, the message lists those that there are; or no configuration is named.
+        UsageError: there is none, or several and no plans were named: the message lists them; or no configuration is
+            named.
     """
     if configuration is None:
         raise UsageError("-d needs -c CONFIGURATION, such as -c 3d_fullres")
-    folder = workspace.model_folder(workspace.dataset_name(dataset), trainer, plans_name, configuration)
-    if not folder.is_dir():
-        there = sorted(f.name for f in folder.parent.glob("*__*__*") if f.is_dir()) if folder.parent.is_dir() else []
-        raise UsageError(f"{folder}: no such model. There are: {', '.join(there) or 'none'}. Train it first")
+    folder = workspace.model_folder(
+        workspace.dataset_name(dataset), trainer, plans_name or DEFAULT_PLANS, configuration
+    )
+    models = sorted(f for f in folder.parent.glob("*__*__*") if f.is_dir()) if folder.parent.is_dir() else []
+    alike = [f for f in models if (f.name.split("__")[0], f.name.split("__")[-1]) == (trainer, configuration)]
+    if folder not in models and plans_name is None and len(alike) == 1:
+        return alike[0]
+    if folder not in models:
+        there = ", ".join(f.name for f in models)
+        raise UsageError(
+            f"{folder}: no such model. There are: {there or 'none'}. Name its plans (-p), or train it first"
+        )
     return folder

@@ -19,7 +19,7 @@ def preprocess(
         list[str] | None,
         typer.Option("--configuration", "-c", help="Configuration to prepare; repeat for several. [default: all]"),
     ] = None,
-    plans_name: PlansNameOption = "nnUNetPlans",
+    plans_name: PlansNameOption = None,
     workers: WorkersOption = None,
 ) -> None:
     """Crop, normalise and resample the training cases as the plan says.

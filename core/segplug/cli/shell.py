@@ -27,7 +27,10 @@ class Format(StrEnum):
 
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="Id (4), name (Dataset004_X) or path.")]
-PlansNameOption = Annotated[str, typer.Option("--plans-name", "-p", help="Name of the plans file.")]
+PlansNameOption = Annotated[
+    str | None,
+    typer.Option("--plans-name", "-p", help="Name of the plans [default: nnUNetPlans, or the only ones there are]."),
+]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=0, help="Worker processes; 0 works in-process. [default: one per core]")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segplug.cli.shell import DatasetArgument, WorkersOption, new_app, open_project, settings_of
+from segplug.cli.shell import DatasetArgument, PlansNameOption, WorkersOption, new_app, open_project, settings_of
 
 app = new_app("Train one fold of one configuration.")
 
@@ -17,11 +17,10 @@ def train(
     dataset: DatasetArgument,
     configuration: Annotated[str, typer.Argument(help="Configuration of the plans, such as 2d or 3d_fullres.")],
     fold: Annotated[str, typer.Argument(help="0 to 4, or all for every case.")],
-    plans_name: Annotated[
-        str | None,
-        typer.Option("--plans-name", "-p", help="Name of the plans [default: nnUNetPlans, or the only ones there are]."),
+    plans_name: PlansNameOption = None,
+    trainer: Annotated[
+        str | None, typer.Option("--trainer", help="Trainer [default: the plans', else nnunet].")
     ] = None,
-    trainer: Annotated[str | None, typer.Option("--trainer", help="Trainer [default: the plans', else nnunet].")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(

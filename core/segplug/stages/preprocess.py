@@ -19,7 +19,7 @@ from segplug.runtime.case_preprocessing import (
     preprocessing_settings,
 )
 from segplug.runtime.folder_lock import working_in
-from segplug.runtime.plan_codec import read_plan
+from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.preprocessing import Preprocessing
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import load_dataset
@@ -63,7 +63,7 @@ def preprocess(
     dataset: str | int | Path,
     *,
     configurations: Sequence[str] | None = None,
-    plans_name: str = "nnUNetPlans",
+    plans_name: str | None = None,
 ) -> Preprocessed:
     """Preprocess every training case for the configurations of a plan, and copy label maps to `gt_segmentations`.
 
@@ -74,6 +74,7 @@ def preprocess(
     Args:
         dataset: id, name or path of a raw data set that was planned.
         configurations: names; None for all of the plan.
+        plans_name: None for `nnUNetPlans`, or the only plans there are.
 
     Raises:
         DataError: no such plan, or cases that cannot be preprocessed: all of them are named, the others are kept.
@@ -81,7 +82,7 @@ def preprocess(
         PluginError: a component of the plan is missing.
     """
     raw = load_dataset(project.workspace.raw_folder(dataset))
-    plan = read_plan(project.workspace.plans_file(raw.name, plans_name))
+    plan = find_plan(project.workspace, raw.name, plans_name)
     work = _prepare(project, raw, plan, configurations)
     names = [target.identifier for target in work.targets]
     done = _Record({name: [] for name in names}, {name: {} for name in names})
@@ -136,10 +137,7 @@ def _prepare(project: Project, raw: RawDataset, plan: Plan, wanted: Sequence[str
 
 def _chosen(plan: Plan, wanted: Sequence[str] | None) -> Iterator[Configuration]:
     for name in plan.configurations if wanted is None else wanted:
-        if name not in plan.configurations:
-            known = ", ".join(plan.configurations)
-            raise UsageError(f"plan {plan.plans_name} has no configuration {name!r}. There are: {known}")
-        yield plan.configurations[name]
+        yield find_configuration(plan, name)
 
 
 def _run(project: Project, cases: Sequence[Case], work: CaseWork, done: _Record, total: int) -> None:
