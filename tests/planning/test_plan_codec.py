@@ -139,6 +139,12 @@ class TestInheritance:
         }
         assert decode_plan(raw, SOURCE).configurations["x"] == child
 
+    def test_a_child_made_of_a_parent_from_a_file_writes_only_what_differs(self) -> None:
+        plan = decode_plan(plans(), SOURCE)
+        child = replace(plan.configurations["2d"], name="x", inherits_from="2d", batch_size=5)
+        raw = encode_plan(replace(plan, configurations={**plan.configurations, "x": child}))
+        assert raw["configurations"]["x"] == {"inherits_from": "2d", "batch_size": 5}
+
     def test_writing_a_child_without_its_parent_is_an_error(self) -> None:
         plan = decode_plan(plans(a={"inherits_from": "2d"}), SOURCE)
         alone = replace(plan, configurations={"a": plan.configurations["a"]})

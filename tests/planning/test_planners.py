@@ -147,6 +147,10 @@ class TestRefusals:
         with pytest.raises(UsageError, match=told):
             plan_default(fingerprint_of((1, 1, 1), (50, 60, 70)), description(), budget)
 
+    def test_a_description_without_a_reader(self) -> None:
+        with pytest.raises(UsageError, match="no reader is chosen"):
+            plan_default(fingerprint_of((1, 1, 1), (50, 60, 70)), replace(description(), reader=None), Budget())
+
     def test_memory_that_holds_no_patch(self) -> None:
         with pytest.raises(DataError, match="no patch fits into the memory"):
             plan_default(fingerprint_of((1, 1, 1), (50, 60, 70)), description(), Budget(memory_gb=1e-9))

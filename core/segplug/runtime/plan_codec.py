@@ -198,6 +198,8 @@ def _encode_configuration(name: str, plan: Plan) -> dict[str, Any]:
     configuration = plan.configurations[name]
     entry = _full_entry(configuration)
     written = configuration.as_written
+    if written.get("inherits_from") != configuration.inherits_from:
+        written = {}  # copied from a configuration that stood elsewhere in the file
     own = {key: _spelled(value, entry.get(key)) for key, value in written.items() if key in entry or value is None}
     if configuration.inherits_from is None:
         return {**own, **{key: value for key, value in entry.items() if key not in own}}

@@ -44,7 +44,7 @@ def plan_unets(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Bu
         plans_name=planner.plans_name,
         original_median_spacing=_floats(np.median(spacings, axis=0)[forward]),
         original_median_shape=tuple(round(n) for n in np.median(shapes, axis=0)[forward]),
-        reader=ComponentRef(dataset.reader or ""),
+        reader=ComponentRef(_reader(dataset)),
         transpose_forward=planner.forward,
         transpose_backward=planner.backward,
         configurations={c.name: c for c in planner.configurations()},
@@ -151,6 +151,12 @@ def _resampler(*, is_seg: bool, order: int) -> ComponentRef:
 
 def _floats(values: Vector) -> tuple[float, ...]:
     return tuple(float(v) for v in values)
+
+
+def _reader(dataset: DatasetDescription) -> str:
+    if dataset.reader is None:
+        raise UsageError(f"data set {dataset.name}: no reader is chosen. Set `reader` of its description")
+    return dataset.reader
 
 
 def _check(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> None:
