@@ -47,6 +47,9 @@ def dotted(node: ast.expr) -> str:
 
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "pickle.load", "pickle.loads", "os.system", "marshal.loads"}
 UNSAFE_METHODS = {"extractall", "unpack_archive"}
+BETWEEN_OWN_PROCESSES = {"executors.py": {"pickle.loads"}, "worker_process.py": {"pickle.loads"}}
+"""The executor and its workers send each other pickles through a pipe that nobody else can write to."""
+
 UNSAFE_KEYWORDS = {("weights_only", False), ("allow_pickle", True), ("shell", True)}
 
 
@@ -65,7 +68,9 @@ def unsafe_calls(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", SOURCES, ids=name_of)
 def test_nothing_runs_what_a_file_holds(file: Path) -> None:
-    assert list(unsafe_calls(ast.parse(file.read_text(encoding="utf-8")))) == []
+    allowed = BETWEEN_OWN_PROCESSES.get(file.name, set())
+    found = unsafe_calls(ast.parse(file.read_text(encoding="utf-8")))
+    assert [call for call in found if call.partition(": ")[2] not in allowed] == []
 
 
 @pytest.mark.parametrize(
@@ -94,8 +99,12 @@ def test_segplug_never_imports_its_built_in_plugins(file: Path) -> None:
 def test_the_environment_is_read_in_cli_alone(file: Path) -> None:
     if file.is_relative_to(CORE / "segplug" / "cli"):
         pytest.skip("the one place")
-    text = file.read_text(encoding="utf-8")
-    assert not re.search(r"\bos\.(environ|getenv|environb)\b|from os import .*\b(environ|getenv)\b", text)
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    used = {dotted(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {
+        f"os.{a.name}" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "os" for a in n.names
+    }
+    assert not {"os.environ", "os.getenv", "os.environb"} & used
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=name_of)
