@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from segplug.errors import DataError, SegplugError, UsageError
+from segplug.errors import DataError, SegplugError
 from segplug.model import Case, Configuration, Plan, RawDataset
 from segplug.protocols import Store
 from segplug.runtime.case_preprocessing import (
