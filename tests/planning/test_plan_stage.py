@@ -171,6 +171,11 @@ class TestRefusals:
         with pytest.warns(UserWarning, match="older than the data"):
             plan(project, measured)
 
+    @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "dataset", "splits_final", "a b"])
+    def test_a_name_that_is_none_for_a_plans_file(self, project: Project, measured: str, name: str) -> None:
+        with pytest.raises(UsageError, match="plans name"):
+            plan(project, measured, plans_name=name)
+
     def test_an_unknown_planner(self, project: Project, measured: str) -> None:
         with pytest.raises(PluginError, match=r"'compcat' among the planners\. Did you mean 'compact'"):
             plan(project, measured, planner="compcat")

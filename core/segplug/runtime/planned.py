@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
-from pathlib import Path
 
 from segplug.errors import UsageError
 from segplug.model import Configuration, Plan
@@ -59,8 +59,9 @@ def find_configuration(plan: Plan, name: str) -> Configuration:
 
 def plans_names(workspace: Workspace, dataset: str) -> list[str]:
     """Names of a data set's plans, sorted."""
-    return sorted(f.stem for f in workspace.preprocessed_folder(dataset).glob("*.json") if _may_be_plans(f))
+    return sorted(f.stem for f in workspace.preprocessed_folder(dataset).glob("*.json") if is_plans_name(f.stem))
 
 
-def _may_be_plans(file: Path) -> bool:
-    return file.stem not in _OTHER_FILES and not file.name.startswith(".")
+def is_plans_name(name: str) -> bool:
+    """Whether `<name>.json` can be a plans file: a plain file name, and none that another file of the folder has."""
+    return name not in _OTHER_FILES and re.fullmatch(r"\w[\w.+-]*", name) is not None

@@ -72,10 +72,16 @@ def fingerprint(project: Project, dataset: str | int | Path, *, overwrite: bool 
     return made
 
 
-def is_stale(project: Project, raw: RawDataset, made: Fingerprint) -> bool:
-    """Whether segplug made this fingerprint from other files than the data set has now. nnU-Net's are never stale."""
+def is_stale(project: Project, raw: RawDataset, made: Fingerprint, reader: str | None = None) -> bool:
+    """Whether segplug made this fingerprint from other files than the data set has now. nnU-Net's are never stale.
+
+    Args:
+        reader: the data set's, if it has been chosen already.
+    """
     made_from = made.extra.get("segplug", {}).get(MADE_FROM)
-    return made_from is not None and made_from != _made_from(project, raw, choose_reader(raw, project.kernel))
+    if made_from is None:
+        return False
+    return bool(made_from != _made_from(project, raw, reader or choose_reader(raw, project.kernel)))
 
 
 def measure_case(case: Case, reader: Reader, num_channels: int, draws: int) -> CaseMeasurement:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segplug.errors import DataError, PluginError
+from segplug.errors import DataError, PluginError, UsageError
 from segplug.kernel.provenance import record
 from segplug.model import Budget, ComponentRef, DatasetDescription, Fingerprint, Plan, RawDataset
 from segplug.runtime.files import read_json, replacing, write_json
 from segplug.runtime.fingerprint_codec import read_fingerprint
 from segplug.runtime.plan_codec import EVERY, EXTENSION, decode_plan, encode_plan
 from segplug.runtime.plan_components import check_components, nnunet_name
+from segplug.runtime.planned import is_plans_name
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import choose_reader, load_dataset
 from segplug.runtime.splits import adopt_splits
@@ -47,17 +48,19 @@ def plan(
     Raises:
         DataError: no fingerprint, no plan is possible, an existing plans file is damaged, or the raw data set's splits
             are not those in use.
-        UsageError: no such data set, or memory or spacing are not usable.
+        UsageError: no such data set, or memory, spacing or the plans' name are not usable.
         PluginError: a component does not exist, or the planner returned something else than a plan.
     """
     ref = ComponentRef(planner) if isinstance(planner, str) else planner
     registry = project.kernel.registry
     make = registry.build("planners", ref)
+    if plans_name is not None and not is_plans_name(plans_name):
+        raise UsageError(f"plans name {plans_name!r}: expected letters, digits, '_', '-' or '.', as in nnUNetPlans")
     raw = load_dataset(project.workspace.raw_folder(dataset))
     description = _described(project, raw)
     budget = Budget(memory_gb, None if spacing is None else tuple(spacing), plans_name)
     with project.stage(STAGE, f"{raw.name} ({ref.name})", 1):
-        planned = make(_fingerprint(project, raw), description, budget)
+        planned = make(_fingerprint(project, raw, description.reader), description, budget)
         _check(planned, ref, description)
         used = [registry.find("planners", ref.name), *check_components(registry, planned)]
         planned = replace(planned, provenance=tuple(record(used)))
@@ -81,12 +84,12 @@ def _described(project: Project, raw: RawDataset) -> DatasetDescription:
     return replace(raw.description, reader=reader, normalizers=tuple(normalizers))
 
 
-def _fingerprint(project: Project, raw: RawDataset) -> Fingerprint:
+def _fingerprint(project: Project, raw: RawDataset, reader: str | None) -> Fingerprint:
     file = project.workspace.fingerprint_file(raw.name)
     if not file.is_file():
         raise DataError(f"{file}: no such file. Run: segplug fingerprint {raw.name}")
     found = read_fingerprint(file)
-    if is_stale(project, raw, found):
+    if is_stale(project, raw, found, reader):
         warnings.warn(
             f"{file} is older than the data: files of {raw.name} have changed since. Run `segplug fingerprint` again",
             stacklevel=3,
@@ -105,6 +108,8 @@ def _check(planned: Any, planner: ComponentRef, description: DatasetDescription)
         raise PluginError(
             f"planner {planner.name!r} returned a {type(planned).__name__}; expected a segplug.model.Plan"
         )
+    if not is_plans_name(planned.plans_name):
+        problems.append(f"plans_name is {planned.plans_name!r}; expected a file name that no other file has")
     if planned.dataset_name != description.name:
         problems.append(f"dataset_name is {planned.dataset_name!r}, not {description.name!r}")
     if not planned.configurations:
