@@ -25,7 +25,8 @@ from segplug_builtin.writers import write_natural_image, write_simpleitk, write_
 
 NIFTI_PAIRS = ["simpleitk", "simpleitk_reorient", "nibabel", "nibabel_reorient"]
 
-spacings = st.tuples(*[st.floats(2.0**-10, 1000, width=32)] * 3)
+# where spacings differ more, ITK takes some sforms for not orthonormal and reads nothing (nor does nnU-Net with it)
+spacings = st.tuples(*[st.floats(2.0**-5, 2.0**5, width=32)] * 3)
 origins = st.tuples(*[st.floats(-1e4, 1e4, width=32)] * 3)
 shapes = st.tuples(*[st.integers(1, 6)] * 3)
 

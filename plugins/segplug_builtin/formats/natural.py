@@ -79,9 +79,10 @@ def _pillow_array(path: Path) -> NDArray[Any]:
     if content.startswith(PNG):
         _check_png(content, path)
     with reading(path, "a png or bmp image"), PillowImage.open(io.BytesIO(content)) as file:
-        file.load()
-        image = file.convert(file.palette.mode) if file.mode == "P" and file.palette else file
-        return np.array(image)
+        if file.mode != "P" or file.palette is None:
+            return np.array(file)
+        file.info.pop("transparency", None)  # the colours count; Pillow warns of what gets lost
+        return np.array(file.convert(file.palette.mode))
 
 
 def _check_png(content: bytes, path: Path) -> None:
