@@ -107,6 +107,8 @@ def install(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         own = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
         # the packages of the environment that runs the tests, editable ones too
         (own / "parent.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+        if not names:
+            return environment
         found = [next(wheels.glob(f"{name.replace('-', '_')}-*.whl")) for name in names]
         pip = [sys.executable, "-m", "pip", "--python", str(environment.python)]
         done = subprocess.run(
