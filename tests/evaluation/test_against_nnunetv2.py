@@ -1,6 +1,6 @@
 """Summaries and postprocessing decisions equal those of nnunetv2 itself.
 
-Needs the Python of an environment with nnunetv2 in SEGPLUG_PEER.
+Needs the Python of an environment with nnunetv2 (nox -s parity).
 """
 
 from __future__ import annotations
@@ -38,14 +38,6 @@ DATASETS = {
     "ignore": {"background": 0, "a": 1, "b": 2, "ignore": 3},
     "regions_ignore": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3},
 }
-
-
-@pytest.fixture(scope="session")
-def peer() -> str:
-    python = os.environ.get("SEGPLUG_PEER")
-    if not python:
-        pytest.skip("SEGPLUG_PEER is not set")
-    return python
 
 
 def make_case(rng, kind, number):
@@ -111,7 +103,7 @@ def test_summary_and_postprocessing_equal_nnunets(kind, seed, peer, shared, kern
         np.testing.assert_array_equal(LargestComponent().apply(prediction, of_peer, labels).array, theirs_cleaned)
 
 
-def run_peer(peer: str, folder: Path, shared: Path) -> None:
+def run_peer(peer: Path, folder: Path, shared: Path) -> None:
     plans = shared / "reference" / "Dataset004_Hippocampus" / "nnUNetPlans.json"
     roots = {f"nnUNet_{name}": str(folder) for name in ("raw", "preprocessed", "results")}
     done = subprocess.run(

@@ -1,6 +1,6 @@
 """Losses with deep supervision, regions and ignore label equal those of nnunetv2 itself, values and gradients.
 
-Needs the Python of an environment with nnunetv2 in SEGPLUG_PEER_PYTHON.
+Needs the Python of an environment with nnunetv2 (nox -s parity).
 """
 
 from __future__ import annotations
@@ -59,18 +59,10 @@ LABELS = {"background": 0, "a": 1, "b": 2, "c": 3}
 REGIONS = {"background": 0, "whole": (1, 2, 3), "core": (2, 3), "tip": 3}
 
 
-@pytest.fixture(scope="session")
-def peer() -> str:
-    python = os.environ.get("SEGPLUG_PEER_PYTHON")
-    if not python:
-        pytest.skip("SEGPLUG_PEER_PYTHON is not set")
-    return python
-
-
 @pytest.mark.parametrize("batch_dice", [False, True])
 @pytest.mark.parametrize("ignore", [False, True])
 @pytest.mark.parametrize("regions", [False, True])
-def test_equals_nnunetv2(peer: str, tmp_path: Path, batch_dice: bool, ignore: bool, regions: bool) -> None:
+def test_equals_nnunetv2(peer: Path, tmp_path: Path, batch_dice: bool, ignore: bool, regions: bool) -> None:
     rng = np.random.default_rng([batch_dice, ignore, regions])
     shapes = [(16, 24, 20), (8, 12, 10), (4, 6, 5)]
     channels = 3 if regions else 4
