@@ -19,7 +19,7 @@ class Planner(Protocol):
     configuration whose images are prepared in another way its own `data_identifier`.
 
     Raises:
-        segplug.errors.DataError: no plan is possible; the message says which property of the data set stands against it.
+        segplug.errors.DataError: no plan is possible; the message says which property of the data set is against it.
     """
 
     def __call__(self, fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan: ...

@@ -35,6 +35,10 @@ class SeparableResampler(Protocol):
     """
 
     def axis_matrices(
-        self, shape: Sequence[int], new_shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float],
+        self,
+        shape: Sequence[int],
+        new_shape: Sequence[int],
+        spacing: Sequence[float],
+        new_spacing: Sequence[float],
         **options: Any,
     ) -> list[NDArray[np.float32] | None] | None: ...
