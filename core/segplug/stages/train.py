@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import segplug
-from segplug.errors import DataError, UsageError
+from segplug.errors import DataError, PluginError, UsageError
 from segplug.model import Configuration, DatasetDescription, Plan, Split, TrainedFold
 from segplug.protocols import PredictionSettings, Store
 from segplug.runtime.compute_settings import training_compute
@@ -28,6 +28,7 @@ from segplug.runtime.trainer_choice import ChosenTrainer, choose_trainer, folder
 from segplug.runtime.training_log import TrainingLog
 from segplug.runtime.training_task import FoldTraining
 from segplug.runtime.workspace import Workspace
+from segplug.stages.preprocess import STORE
 from segplug.stages.validate_fold import validate_fold
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _train(project: Project, work: _Work, continue_: bool) -> None:
         with _make_task(project, work, log) as task:
             work.chosen.trainer.train(task)
         if not work.trained.checkpoint("final").is_file():
-            raise DataError(f"{folder}: trainer {work.chosen.name!r} ended without saving checkpoint_final.pth")
+            raise PluginError(f"{folder}: trainer {work.chosen.name!r} ended without saving checkpoint_final.pth")
         # nnU-Net's rule: `final` takes the place of `latest`
         work.trained.checkpoint("latest").unlink(missing_ok=True)
         log.line("training done")
@@ -268,7 +269,7 @@ def _read_description(workspace: Workspace, dataset: str) -> DatasetDescription:
 
 def _open_store(project: Project, dataset: str, configuration: Configuration) -> Store:
     folder = project.workspace.store_folder(dataset, configuration.data_identifier)
-    store: Store = project.kernel.registry.build("stores", "blosc2")(folder, configuration.patch_size)
+    store: Store = project.kernel.registry.build("stores", STORE)(folder, configuration.patch_size)
     return store
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from segplug.runtime.prediction_output import PredictionOutput, find_writer
 from segplug.runtime.preprocessing import geometry_from_json
 from segplug.runtime.project import Project
 from segplug.stages.evaluate import evaluate
-from segplug.stages.predict import open_engine
+from segplug.stages.predict import Engine
 
 if TYPE_CHECKING:
     from segplug.runtime.prediction_pipeline import PreparedImage
@@ -47,8 +46,7 @@ def validate_fold(
         UsageError, CheckpointError, PluginError: the model cannot be used, see `segplug.stages.predict`.
         DataError: a case or its reference is missing or damaged, or the network's output is not finite.
     """
-    settings = settings or PredictionSettings()
-    engine = open_engine(project, trained.model_folder, folds=[trained.fold], settings=settings, predictor=predictor)
+    engine = Engine(project, trained.model_folder, folds=[trained.fold], settings=settings, predictor=predictor)
     model = engine.model
     ending = model.dataset.file_ending
     writer = find_writer(project.kernel, model.plan.reader.name, ending)
@@ -56,7 +54,7 @@ def validate_fold(
     subject = f"{model.dataset.name} {model.configuration.name} fold {trained.fold}"
     with project.stage(STAGE, subject, len(cases)):
         for done, case in enumerate(cases, start=1):
-            made_from = {"model": model.identity, "image": store.made_from(case), "settings": asdict(settings)}
+            made_from = {**engine.recipe, "image": store.made_from(case)}
             if not output.is_whole(case, made_from):
                 prediction = engine.predictor.predict(_prepared(store, case))
                 path = output.write(case, prediction, made_from)

@@ -30,7 +30,7 @@ class NNUNetAugmentation:
     def __init__(self, context: AugmentationContext, mirror: bool = True) -> None:
         self._context = context
         self._geometry = geometry_of(context.patch_size)
-        self._mirror_axes = self._geometry.mirror_axes if mirror else ()
+        self.mirror_axes = self._geometry.mirror_axes if mirror else ()
         self._chances = Probabilities()
 
     def source_size(self) -> tuple[int, ...]:
@@ -41,7 +41,7 @@ class NNUNetAugmentation:
         """Draw one sample's parameters; see `drawing.draw_sample`."""
         if self._context.validation:
             return {}
-        return draw_sample(random, self._geometry, self._context.channels, self._mirror_axes, self._chances)
+        return draw_sample(random, self._geometry, self._context.channels, self.mirror_axes, self._chances)
 
     def needed_size(self, parameters: Parameters) -> tuple[int, ...]:
         """The patch, or the region that a turned or scaled one reads."""
