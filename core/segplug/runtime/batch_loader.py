@@ -200,9 +200,8 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
                 slice(whole // 2 - need // 2, whole // 2 - need // 2 + need)
                 for whole, need in zip(size, needed[sample], strict=True)
             )
-            _read_padded(
-                self._opened[name], start, data[(sample, slice(None), *room)], target[(sample, slice(None), *room)]
-            )
+            place: tuple[Any, ...] = (sample, slice(None), *room)
+            _read_padded(self._opened[name], start, data[place], target[place])
         if self._flat:
             data, target = data[:, :, 0], target[:, :, 0]
         return self._finish(phase, data, target, tuple(names), parameters)

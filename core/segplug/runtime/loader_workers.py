@@ -115,7 +115,8 @@ class SharedMemoryAugmenter(MultiThreadedAugmenter):  # type: ignore[misc]
         if isinstance(item, str):  # batchgenerators' "end": batches come in order, so that no worker has more
             raise StopIteration
         self._taken += 1
-        return self._slots[worker].take(item)
+        batch: dict[str, Any] = self._slots[worker].take(item)
+        return batch
 
     def _death(self, worker: int) -> SegplugError:
         code = self._processes[worker].exitcode
