@@ -211,20 +211,22 @@ class Blosc2Case:
 
 
 def chunk_shape(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[int, ...]:
-    """Chunks for an image: a patch, halved along its longest side (relative to the patch) until it is small enough.
+    """Chunks for an image: a patch, halved along the side halved least (the longest of those) until it is small enough.
 
-    A 2D patch gives chunks of one slice. An image that fits one chunk gets one.
+    An image that fits one chunk is one. A 2D patch is one slice thick; a few slices share a chunk where they are small.
     """
-    patch = [1] * (len(shape) - len(patch_size)) + list(patch_size)
-    whole = CHUNK_BYTES // 4
-    if len(patch_size) == len(shape) and np.prod(shape) <= whole:
+    largest, smallest = CHUNK_BYTES // 4, CHUNK_BYTES // 16
+    flat = len(shape) - len(patch_size)
+    if not flat and np.prod(shape) <= largest:
         return tuple(shape)
+    chunk = [min(p, n) for p, n in zip([1] * flat + list(patch_size), shape, strict=True)]
     halvings = [0] * len(shape)
-    chunk = [min(p, n) for p, n in zip(patch, shape, strict=True)]
-    while np.prod(chunk) > whole:
+    while np.prod(chunk) > largest:
         axis = min((a for a in range(len(shape)) if chunk[a] > 1), key=lambda a: (halvings[a], -chunk[a]))
         chunk[axis] = -(-chunk[axis] // 2)
         halvings[axis] += 1
+    if flat:
+        chunk[0] = max(1, min(shape[0], smallest // int(np.prod(chunk))))
     return tuple(chunk)
 
 

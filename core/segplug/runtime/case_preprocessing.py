@@ -125,9 +125,8 @@ def _check_grid(case: Case, labels: Labels, image: Image) -> None:
     for difference in differences(labels.geometry, labels.shape, image.geometry, image.shape):
         if not difference.aligned:
             raise DataError(
-                f"case {case.name}: {case.label}: {difference.what} {difference.found}; expected "
-                f"{difference.expected}, as the image has it. Resample the label map to the image's grid, or correct its header if the voxels "
-                "match"
+                f"case {case.name}: {case.label}: {difference.what} {difference.found}; expected {difference.expected} "
+                "(the image's). Resample the label map to the image's grid, or correct its header if the voxels match"
             )
 
 
