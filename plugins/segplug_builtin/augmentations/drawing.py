@@ -50,9 +50,9 @@ def draw_sample(
     """Draw one sample's parameters. Effects that do not happen are absent.
 
     Returns:
-        `affine` (k, k) float64, see `geometry.affine_matrix`; `scale` instead where nothing is turned; `needed` region;
-        `noise` (standard deviation, seed); per channel float64 arrays `blur` (channels, axes) of sigmas in voxels (0:
-        not that channel), `brightness`, `contrast`, `low_resolution` (1: not that channel), `inverted_gamma`, `gamma`;
+        `affine` (k, k) float64, see `geometry.affine_matrix`; `needed`, the region that is read; `noise` (standard
+        deviation, seed); per channel float64 arrays `blur` (channels, axes) of sigmas in voxels (0: not that channel),
+        `brightness`, `contrast`, `low_resolution` (1: not that channel), `inverted_gamma`, `gamma`;
         `mirror`, a bool per spatial axis.
     """
     parameters: dict[str, Any] = {}
@@ -94,11 +94,10 @@ def _draw_spatial(
     parameters["needed"] = geometry.patch_size
     if not (turned or scaled):
         return
+    matrix = scale * np.eye(plane)
     if turned:
-        parameters["affine"] = affine_matrix((angles[:1] if plane == 2 else angles).tolist(), scale)
-    else:
-        parameters["scale"] = scale
-    matrix = parameters.get("affine", scale * np.eye(plane))
+        matrix = affine_matrix((angles[:1] if plane == 2 else angles).tolist(), scale)
+    parameters["affine"] = matrix
     needed = needed_region(geometry.patch_size[-plane:], geometry.source_size[-plane:], matrix)
     parameters["needed"] = (*geometry.patch_size[:-plane], *needed)
 

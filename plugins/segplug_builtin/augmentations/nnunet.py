@@ -9,18 +9,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from segplug.protocols import AugmentationContext, Batch, Parameters
-from segplug_builtin.augmentations import intensity
 from segplug_builtin.augmentations.drawing import Probabilities, draw_sample
 from segplug_builtin.augmentations.finishing import without_outside
 from segplug_builtin.augmentations.geometry import geometry_of
-from segplug_builtin.augmentations.spatial import crop, place_grid, sample_labels, sample_linear
+from segplug_builtin.augmentations.intensity import add_noise, apply_gamma, scale_brightness, stretch_contrast
+from segplug_builtin.augmentations.resolution import blur, lower_resolution
+from segplug_builtin.augmentations.spatial import crop, move
+
+Change = Callable[[Tensor, NDArray[np.float64]], Tensor | None]
+"""Of rows (rows, *spatial) by a value per row: the changed rows, or None if they were changed in place."""
 
 
 class NNUNetAugmentation:
-    """nnU-Net's default augmentation: each sample by its own parameters, one call for all samples.
+    """nnU-Net's default augmentation: one call for all samples, each by its own parameters.
 
     Args:
         context: of the training.
@@ -34,7 +39,7 @@ class NNUNetAugmentation:
         self._chances = Probabilities()
 
     def source_size(self) -> tuple[int, ...]:
-        """nnU-Net's initial patch size; the patch in validation."""
+        """nnU-Net's initial patch size; in validation the patch."""
         return self._geometry.patch_size if self._context.validation else self._geometry.source_size
 
     def draw(self, random: np.random.Generator) -> Parameters:
@@ -48,87 +53,67 @@ class NNUNetAugmentation:
         return tuple(parameters.get("needed", self._geometry.patch_size))
 
     def __call__(self, batch: Batch, parameters: Sequence[Parameters]) -> Batch:
-        """Augment; the batch is left as it was."""
-        batch = self._spatial(batch, parameters)
+        """Augment; the batch given is left as it was."""
+        maps = batch.target if batch.previous is None else torch.cat((batch.target, batch.previous), 1)
         if self._context.validation:
-            return without_outside(batch)
-        data = batch.data
+            return self._finished(batch, *(crop(part, self._geometry.patch_size) for part in (batch.data, maps)))
+        data, maps = move(batch.data, maps, parameters, self._geometry)
         for sample, drawn in enumerate(parameters):
             if "noise" in drawn:
-                intensity.add_noise(data[sample], *drawn["noise"])
-        self._on_rows(data, parameters, "blur", self._blur)
-        self._on_rows(
-            data, parameters, "brightness", lambda rows, by: intensity.scale_brightness(rows, _tensor(by, rows))
-        )
-        self._on_rows(
-            data, parameters, "contrast", lambda rows, by: intensity.stretch_contrast(rows, _tensor(by, rows))
-        )
-        self._on_rows(data, parameters, "low_resolution", self._low_resolution)
-        for name, inverted in (("inverted_gamma", True), ("gamma", False)):
-            gamma = partial(intensity.apply_gamma, inverted=inverted)
-            self._on_rows(data, parameters, name, lambda rows, by, g=gamma: g(rows, _tensor(by, rows)))
-        batch = self._mirror(batch, parameters)
-        self._mask(batch)
-        return without_outside(batch)
-
-    def _spatial(self, batch: Batch, parameters: Sequence[Parameters]) -> Batch:
-        geometry = self._geometry
-        data = crop(batch.data, geometry.patch_size).clone(memory_format=torch.contiguous_format)
-        target = crop(batch.target, geometry.patch_size).clone(memory_format=torch.contiguous_format)
-        moved = [i for i, drawn in enumerate(parameters) if "affine" in drawn or "scale" in drawn]
-        plane = geometry.turned_axes
-        for sample in moved:
-            drawn = parameters[sample]
-            matrix = torch.from_numpy(drawn.get("affine", drawn.get("scale", 1.0) * np.eye(plane)))[None]
-            image, labels = batch.data[sample : sample + 1], batch.target[sample : sample + 1]
-            if geometry.dummy_2d:
-                image, labels = (t[:, :, : geometry.patch_size[0]].flatten(1, 2) for t in (image, labels))
-            grid = place_grid(
-                matrix.to(image.device), geometry.patch_size[-plane:], image.shape[-plane:], self.source_size()[-plane:]
-            )
-            data[sample] = sample_linear(image, grid).view(data[sample].shape)
-            target[sample] = sample_labels(labels, grid).view(target[sample].shape)
-        return replace(batch, data=data, target=target)
-
-    def _on_rows(
-        self, data: Tensor, parameters: Sequence[Parameters], name: str, change: Callable[[Tensor, Any], Any]
-    ) -> None:
-        chosen = [i for i, drawn in enumerate(parameters) if name in drawn]
-        if not chosen:
-            return
-        values = np.concatenate([parameters[i][name] for i in chosen])
-        rows = data[chosen].flatten(0, 1)
-        changed = change(rows, values)
-        data[chosen] = (rows if changed is None else changed).view(len(chosen), *data.shape[1:])
-
-    def _blur(self, rows: Tensor, sigmas: Any) -> Tensor:
-        matrices = [
-            intensity.blur_matrix(size, sigmas[:, axis]).to(rows.device) for axis, size in enumerate(rows.shape[1:])
+                add_noise(data[sample], *drawn["noise"])
+        flat_axes = 1 if self._geometry.dummy_2d else 0
+        gammas = [
+            ("inverted_gamma", partial(apply_gamma, inverted=True)),
+            ("gamma", partial(apply_gamma, inverted=False)),
         ]
-        return intensity.apply_matrices(rows, matrices)
+        _change_rows(data, parameters, "blur", 0, blur)
+        _change_rows(data, parameters, "brightness", 1, _by_tensor(scale_brightness))
+        _change_rows(data, parameters, "contrast", 1, _by_tensor(stretch_contrast))
+        _change_rows(data, parameters, "low_resolution", 1, partial(lower_resolution, fixed_axes=flat_axes))
+        for name, gamma in gammas:
+            _change_rows(data, parameters, name, 1, _by_tensor(gamma))
+        _mirror(data, maps, parameters)
+        self._mask(data, maps)
+        return self._finished(batch, data, maps)
 
-    def _low_resolution(self, rows: Tensor, zooms: Any) -> Tensor:
-        matrices: list[Tensor | None] = []
-        for axis, size in enumerate(rows.shape[1:]):
-            fixed = axis == 0 and self._geometry.dummy_2d
-            matrices.append(None if fixed else intensity.low_resolution_matrix(size, zooms).to(rows.device))
-        return intensity.apply_matrices(rows, matrices)
+    def _mask(self, data: Tensor, maps: Tensor) -> None:
+        """Channels that were normalised inside the nonzero mask are 0 outside of it."""
+        for channel, masked in enumerate(self._context.use_mask_for_norm):
+            if masked:
+                data[:, channel].masked_fill_(maps[:, 0] < 0, 0)
 
-    def _mirror(self, batch: Batch, parameters: Sequence[Parameters]) -> Batch:
-        for sample, drawn in enumerate(parameters):
-            axes = [axis + 1 for axis, mirrored in enumerate(drawn.get("mirror", ())) if mirrored]
-            if axes:
-                batch.data[sample] = batch.data[sample].flip(axes)
-                batch.target[sample] = batch.target[sample].flip(axes)
-        return batch
-
-    def _mask(self, batch: Batch) -> None:
-        masked = [channel for channel, use in enumerate(self._context.use_mask_for_norm) if use]
-        if masked:
-            outside = batch.target < 0
-            for channel in masked:
-                batch.data[:, channel : channel + 1].masked_fill_(outside, 0)
+    def _finished(self, batch: Batch, data: Tensor, maps: Tensor) -> Batch:
+        previous = None if batch.previous is None else maps[:, 1:]
+        return without_outside(replace(batch, data=data, target=maps[:, :1], previous=previous))
 
 
-def _tensor(values: Any, like: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(like.device)
+def _change_rows(data: Tensor, parameters: Sequence[Parameters], name: str, neutral: float, change: Change) -> None:
+    """Change the channels of `data` whose drawn value is not `neutral`, all at once."""
+    channels = data.shape[1]
+    rows, values = [], []
+    for sample, drawn in enumerate(parameters):
+        if name in drawn:
+            for channel in np.flatnonzero(np.any(np.reshape(drawn[name], (channels, -1)) != neutral, axis=1)):
+                rows.append(sample * channels + int(channel))
+                values.append(drawn[name][channel])
+    if not rows:
+        return
+    flat = data.flatten(0, 1)
+    adjoining = rows[-1] - rows[0] == len(rows) - 1
+    chosen: Any = slice(rows[0], rows[-1] + 1) if adjoining else torch.tensor(rows, device=data.device)
+    part = flat[chosen]
+    changed = change(part, np.asarray(values))
+    if changed is not None or not adjoining:
+        flat[chosen] = part if changed is None else changed
+
+
+def _by_tensor(change: Callable[[Tensor, Tensor], None]) -> Change:
+    return lambda rows, values: change(rows, torch.from_numpy(values.astype(np.float32)).to(rows.device))
+
+
+def _mirror(data: Tensor, maps: Tensor, parameters: Sequence[Parameters]) -> None:
+    for sample, drawn in enumerate(parameters):
+        axes = [axis + 1 for axis, mirrored in enumerate(drawn.get("mirror", ())) if mirrored]
+        if axes:
+            data[sample] = data[sample].flip(axes)
+            maps[sample] = maps[sample].flip(axes)

@@ -1,15 +1,19 @@
-"""Turning, scaling and cropping of samples and their labels."""
+"""From source regions to patches: cropped, or turned and scaled."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-OUTSIDE = -1
-"""Label of what lies outside the source region."""
+from segplug.protocols import Parameters
+from segplug_builtin.augmentations.blocks import Turned, turn
+from segplug_builtin.augmentations.geometry import Geometry
+from segplug_builtin.augmentations.grids import turn_batch
+from segplug_builtin.augmentations.linear import interpolate_all, taps_at
 
 
 def crop(source: Tensor, size: Sequence[int]) -> Tensor:
@@ -21,102 +25,59 @@ def crop(source: Tensor, size: Sequence[int]) -> Tensor:
     return source[(slice(None), slice(None), *slices)]
 
 
-def place_grid(matrices: Tensor, size: Sequence[int], region: Sequence[int], source: Sequence[int]) -> Tensor:
-    """Where each voxel of the patches comes from, in voxel indices of the regions.
+def move(data: Tensor, maps: Tensor, parameters: Sequence[Parameters], geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Turn and scale each sample, or crop it, to the patch size.
+
+    Images are interpolated linearly, 0 outside the region; labels take the largest interpolated indicator, -1 outside.
 
     Args:
-        matrices: (samples, k, k), from patch to source, both from their centres.
-        size: of the patch, k axes.
-        region: size of what was read of the source, concentric by whole voxels.
-        source: size of the source region.
+        data: float32 (samples, channels, *region).
+        maps: int16 (samples, maps, *region), labels.
+        parameters: of each sample, see `drawing.draw_sample`.
 
     Returns:
-        float32 (samples, *size, k).
+        The same of patch size, in memory of their own.
     """
-    axes = [torch.arange(extent, dtype=torch.float64) - (extent - 1) / 2 for extent in size]
-    grid = torch.zeros((len(matrices), *size, len(size)), dtype=torch.float32, device=matrices.device)
-    shape = [1] * len(size)
-    for axis, places in enumerate(axes):
-        along = shape.copy()
-        along[axis] = -1
-        step = matrices[:, :, axis].double().view(len(matrices), *shape, len(size))
-        grid += (places.to(matrices.device).view(1, *along, 1) * step).float()
-    centre = [(whole - 1) / 2 - (whole // 2 - part // 2) for whole, part in zip(source, region, strict=True)]
-    return grid + torch.tensor(centre, dtype=torch.float32, device=grid.device)
+    out = _new_patches(data, geometry), _new_patches(maps, geometry)
+    moved = [sample for sample, drawn in enumerate(parameters) if "affine" in drawn]
+    for sample in range(len(parameters)):
+        if sample not in moved:
+            for part, part_out in zip((data, maps), out, strict=True):
+                part_out[sample] = crop(part[sample : sample + 1], geometry.patch_size)[0]
+    if not moved:
+        return out
+    axes = geometry.turned_axes
+    region, source, size = data.shape[-axes:], geometry.source_size[-axes:], geometry.patch_size[-axes:]
+    centre = [(total - 1) / 2 - (total // 2 - part // 2) for total, part in zip(source, region, strict=True)]
+    images, labels, images_out, labels_out = (_in_plane(part, geometry) for part in (data, maps, *out))
+    if data.device.type != "cpu":
+        index = torch.tensor(moved, device=data.device)
+        matrices = np.stack([parameters[sample]["affine"] for sample in moved])
+        images_out[index], labels_out[index] = turn_batch(images[index], labels[index], matrices, size, centre)
+        return out
+    for sample in moved:
+        matrix = parameters[sample]["affine"]
+        scaled_only = not np.count_nonzero(matrix - np.diag(np.diag(matrix)))
+        if scaled_only:
+            images_out[sample] = _scale(images[sample], np.diag(matrix), size, centre)
+        turned = Turned(matrix, size, region, centre)
+        turn(None if scaled_only else images[sample], labels[sample], turned, images_out[sample], labels_out[sample])
+    return out
 
 
-def sample_linear(source: Tensor, grid: Tensor) -> Tensor:
-    """Linear interpolation of (samples, channels, *region) at voxel indices (samples, *size, k); 0 outside."""
-    extent = torch.tensor(source.shape[2:], dtype=grid.dtype, device=grid.device)
-    normalised = ((2 * grid + 1) / extent - 1).flip(-1)
-    return F.grid_sample(source, normalised, mode="bilinear", padding_mode="zeros", align_corners=False)
+def _new_patches(part: Tensor, geometry: Geometry) -> Tensor:
+    return part.new_empty((*part.shape[:2], *geometry.patch_size))
 
 
-def sample_labels(source: Tensor, grid: Tensor) -> Tensor:
-    """The label whose linearly interpolated indicator is largest; ties go to the nearest voxel's label, else the lowest.
-
-    Args:
-        source: int16 (samples, channels, *region); outside of it every label is -1.
-        grid: voxel indices (samples, *size, k).
-
-    Returns:
-        int16 (samples, channels, *size).
-    """
-    padded = F.pad(source, (1, 1) * (source.ndim - 2), value=OUTSIDE)
-    return torch.stack([_vote(labels, places) for labels, places in zip(padded, grid, strict=True)])
+def _in_plane(part: Tensor, geometry: Geometry) -> Tensor:
+    """With dummy-2D, slices count as channels."""
+    return part.flatten(1, 2) if geometry.dummy_2d else part
 
 
-def _vote(labels: Tensor, grid: Tensor) -> Tensor:
-    """One sample; `labels` has a border of one voxel more than the grid's indices count."""
-    axes = grid.shape[-1]
-    extents = labels.shape[1:]
-    limit = torch.tensor([extent - 1 for extent in extents], dtype=grid.dtype, device=grid.device)
-    places = (grid.reshape(-1, axes) + 1).clamp_(min=0).minimum(limit - 1e-3)
-    low = places.floor()
-    fraction = places - low
-    strides = [1]
-    for extent in reversed(extents[1:]):
-        strides.insert(0, strides[0] * extent)
-    index = (low.long() * torch.tensor(strides, device=grid.device)).sum(1)
-    corners = [0]
-    for stride in strides:
-        corners = [corner + step for corner in corners for step in (0, stride)]
-    weight = torch.ones((1, len(index)), dtype=grid.dtype, device=grid.device)
-    for axis in range(axes):
-        part = fraction[:, axis]
-        weight = torch.stack((weight * (1 - part), weight * part), 1).flatten(0, 1)
-    out = []
-    for channel in labels.flatten(1):
-        first = channel[index]
-        mixed = _mixed(channel.view(extents)).flatten()[index].nonzero()[:, 0]
-        if len(mixed):
-            found = torch.stack([channel[index[mixed] + corner] for corner in corners])
-            first[mixed] = _winner(found, weight[:, mixed])
-        out.append(first.view(grid.shape[:-1]))
-    return torch.stack(out)
-
-
-def _mixed(labels: Tensor) -> Tensor:
-    """Whether the cell that begins at each voxel (its 2 x 2 (x 2) corners) holds more than one label."""
-    low, high = labels, labels
-    for axis in range(labels.ndim):
-        count = low.shape[axis] - 1
-        low, high = (
-            torch.minimum(low.narrow(axis, 0, count), low.narrow(axis, 1, count)),
-            torch.maximum(high.narrow(axis, 0, count), high.narrow(axis, 1, count)),
-        )
-    return F.pad(low != high, (0, 1) * labels.ndim)
-
-
-def _winner(labels: Tensor, weights: Tensor) -> Tensor:
-    """Label with the largest sum of weights among (corners, voxels), by nnU-Net's rule for ties.
-
-    Scores are compared as half-precision thousandths, as nnU-Net does, so that sums that differ by rounding are ties.
-    """
-    same = labels[:, None] == labels[None]
-    score = ((same * weights[None]).sum(1) * 1000).half()
-    best = score.max(0).values
-    nearest = weights.argmax(0, keepdim=True)
-    top = torch.where(score == best, labels, torch.iinfo(labels.dtype).max).min(0).values
-    near = labels.gather(0, nearest)[0]
-    return torch.where(score.gather(0, nearest)[0] == best, near, top)
+def _scale(image: Tensor, scales: NDArray[np.float64], size: Sequence[int], centre: Sequence[float]) -> Tensor:
+    """An image (channels, *region) that is scaled and not turned: then linear interpolation goes axis by axis."""
+    taps = []
+    for scale, extent, middle, voxels in zip(scales, size, centre, image.shape[1:], strict=True):
+        places = middle + scale * (torch.arange(extent, dtype=torch.float64) - (extent - 1) / 2)
+        taps.append(taps_at(places[None], voxels, outside=True))
+    return interpolate_all(image[None], [None, *taps])[0]
