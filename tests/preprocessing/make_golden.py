@@ -1,7 +1,7 @@
 """Regenerate `data/golden.npz` and `data/golden.json`: what nnunetv2 2.8.1 makes of small phantoms.
 
-Run it with a Python that has nnunetv2 (`pip install nnunetv2==2.8.1`); the tests themselves do not need it. The phantoms
-are synthetic and stored beside the results, so nothing depends on a random generator staying the same.
+Run it with a Python that has nnunetv2 (`pip install nnunetv2==2.8.1`); the tests themselves do not need it. The
+phantoms are synthetic and stored beside the results, so nothing depends on a random generator staying the same.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def test_every_other_length_is_noticed(whole: tuple[Path, bytes], data: st.DataO
     store = Blosc2Store(file.parent, (8, 8, 8))
     assert store.made_from("a") is None
     assert store.cases() == []
-    with pytest.raises(DataError, match="damaged: .*Run preprocess again"):
+    with pytest.raises(DataError, match=r"damaged: .*Run preprocess again"):
         store.open("a")
 
 
