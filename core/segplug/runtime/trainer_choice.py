@@ -64,7 +64,7 @@ def choose_trainer(
 
     Raises:
         UsageError: a setting does not exist or has a wrong value, or another trainer than `name` began the training.
-        PluginError: the trainer does not exist, or has no method `train`.
+        PluginError: the trainer does not exist, or is none.
     """
     recipe = plan.recipe(configuration)
     chosen = name or (recipe.name if recipe else None)
@@ -75,8 +75,6 @@ def choose_trainer(
         )
     provided = kernel.registry.resolve("trainers", chosen)
     trainer = kernel.registry.build("trainers", chosen)
-    if not callable(getattr(trainer, "train", None)):
-        raise PluginError(f"trainer {provided.qualified_name} is a {type(trainer).__name__} without a method `train`")
     before: dict[str, Any] = {}
     if continued:
         before = _recorded(continued, provided, trainer)
