@@ -151,7 +151,6 @@ def test_killed_at_random_moments(prepared, uninterrupted, tmp_path, workers):
         running.send_signal(signal.SIGKILL)
         running.wait()
         kills += 1
-        print(f"killed after {time.monotonic() - begun:.2f} s")
         for path in process.fold.glob("checkpoint_*.pth"):
             read_checkpoint(path)  # whatever is there is whole
     assert process.run(workers=workers, continue_=True) == 0

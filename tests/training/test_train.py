@@ -97,11 +97,11 @@ def test_checkpoint_says_everything(trained):
     assert content["init_args"]["configuration"] == "3d_fullres"
     assert content["init_args"]["fold"] == 0
     assert content["inference_allowed_mirroring_axes"] == (0, 1, 2)
-    assert {key: len(value) for key, value in content["logging"].items()} == dict.fromkeys(
-        ("mean_fg_dice", "ema_fg_dice", "dice_per_class_or_region", "train_losses", "val_losses", "lrs")
-        + ("epoch_start_timestamps", "epoch_end_timestamps"),
-        EPOCHS,
-    )
+    assert content["logging"].keys() == {
+        *("mean_fg_dice", "ema_fg_dice", "dice_per_class_or_region", "train_losses", "val_losses", "lrs"),
+        *("epoch_start_timestamps", "epoch_end_timestamps"),
+    }
+    assert {len(series) for series in content["logging"].values()} == {EPOCHS}
     extension = content["segplug"]
     assert extension["trainer"]["name"] == "short"
     assert extension["trainer"]["settings"]["iterations_per_epoch"] == 3
@@ -305,12 +305,12 @@ def test_a_strangers_trainer_has_its_own_folder(with_strangers):
 
 
 def test_a_trainer_that_leaves_nothing(with_strangers):
-    with pytest.raises(PluginError, match="'idle' ended without saving checkpoint_final.pth"):
+    with pytest.raises(PluginError, match=r"'idle' ended without saving checkpoint_final.pth"):
         run(with_strangers, trainer="idle")
 
 
 def test_a_component_that_is_no_trainer(with_strangers):
-    with pytest.raises(PluginError, match="'no_trainer' .* is no Trainer: it has no method 'train'"):
+    with pytest.raises(PluginError, match=r"'no_trainer' .* is no Trainer: it has no method 'train'"):
         run(with_strangers, trainer="no_trainer")
 
 
@@ -371,3 +371,12 @@ def test_recipe_of_another_trainer_is_not_used(make_project):
     assert settings["optimizer"] == {"name": "sgd", "options": {}}
     assert settings["lr"] == 1e-2
     assert ComponentRef("sgd") == ComponentRef(**settings["optimizer"])
+
+
+def test_two_trainings_of_one_fold_at_once_are_refused(make_project):
+    from segplug.runtime.folder_lock import working_in
+
+    project = make_project()
+    folder = project.workspace.fold_folder(NAME, "nnUNetTrainer", PLANS, "3d_fullres", 0)
+    with working_in(folder), pytest.raises(UsageError, match="another run is writing here"):
+        run(project)

@@ -18,6 +18,7 @@ from segplug.runtime.dataset_json import parse_description
 from segplug.runtime.device import resolve_device, resolve_precision
 from segplug.runtime.files import read_json, replacing, write_json
 from segplug.runtime.fold_folder import FoldState, forget_validation, read_state, set_aside
+from segplug.runtime.folder_lock import working_in
 from segplug.runtime.network import build_network, count_input_channels
 from segplug.runtime.plan_codec import encode_plan
 from segplug.runtime.planned import find_configuration, find_plan
@@ -118,15 +119,20 @@ def train(
         seed=seed,
         continue_=continue_,
     )
-    if work.state.trained(work.epochs):
-        if work.state.validated:
-            with project.stage(STAGE, f"{work.subject} (finished already, nothing to do)"):
-                return work.trained
-    else:
-        _train(project, work, continue_)
-    settings = PredictionSettings(device=str(work.device), precision=work.precision)
-    with training_compute(work.device):
-        validate_fold(project, work.trained, work.split.val, work.store, settings=settings)
+    finished = work.state.trained(work.epochs)
+    if finished and work.state.validated:
+        with project.stage(STAGE, f"{work.subject} (finished already, nothing to do)"):
+            return work.trained
+    kept = None
+    if not continue_:
+        with working_in(work.trained.folder):  # nobody else trains there
+            kept = set_aside(work.trained)
+    with working_in(work.trained.folder):
+        if not finished:
+            _train(project, work, _subject(work, continue_, kept))
+        settings = PredictionSettings(device=str(work.device), precision=work.precision)
+        with training_compute(work.device):
+            validate_fold(project, work.trained, work.split.val, work.store, settings=settings)
     return work.trained
 
 
@@ -199,19 +205,20 @@ def _find_work(
     )
 
 
-def _train(project: Project, work: _Work, continue_: bool) -> None:
-    checkpoint, folder = work.state.checkpoint, work.trained.folder
-    kept = None if continue_ else set_aside(work.trained)
+def _subject(work: _Work, continue_: bool, kept: Path | None) -> str:
+    """What is trained, and what it begins with."""
+    if work.state.checkpoint is not None:
+        return f"{work.subject}, continued from epoch {work.state.epochs_done}"
+    if continue_:
+        return f"{work.subject}, nothing to continue, from the beginning"
+    return work.subject if kept is None else f"{work.subject}, anew (what was there is kept in {kept})"
+
+
+def _train(project: Project, work: _Work, subject: str) -> None:
+    folder = work.trained.folder
     forget_validation(work.trained)
-    folder.mkdir(parents=True, exist_ok=True)
     _write_model_files(project, work)
     log = TrainingLog(folder)
-    if checkpoint is not None:
-        subject = f"{work.subject}, continued from epoch {checkpoint.epochs_done}"
-    elif continue_:
-        subject = f"{work.subject}, nothing to continue, from the beginning"
-    else:
-        subject = work.subject if kept is None else f"{work.subject}, anew (what was there is kept in {kept})"
     with project.stage(STAGE, subject, work.epochs or 0), training_compute(work.device) as threads:
         _log_start(log, work, subject, threads)
         with _make_task(project, work, log) as task:
