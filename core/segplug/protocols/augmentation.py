@@ -56,7 +56,7 @@ class Augmentation(Protocol):
     """Changes whole batches by parameters that were drawn beforehand, sample by sample.
 
     The factory gets its options and, by name, `context: AugmentationContext`. An attribute `mirror_axes`, a tuple of
-    the spatial axes that it mirrors along, lets prediction average over mirrored images; without it prediction does not.
+    the spatial axes that it mirrors along, lets prediction average over mirrored images; without it, it does not.
     """
 
     def source_size(self) -> tuple[int, ...]:
