@@ -6,6 +6,7 @@ import copy
 import math
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -206,8 +207,8 @@ def test_one_cycle_rises_once_and_falls_once():
     assert rates[-1] == pytest.approx(1e-4)
     assert max(rates) == pytest.approx(1.0, abs=0.01)
     assert peak == pytest.approx(0.15 * 99, abs=1)
-    assert all(a < b for a, b in zip(rates[:peak], rates[1 : peak + 1], strict=True))
-    assert all(a > b for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
+    assert all(a < b for a, b in pairwise(rates[: peak + 1]))
+    assert all(a > b for a, b in pairwise(rates[peak:]))
     assert one_cycle(1.0, epoch=0, epochs=1, iteration=0, iterations=1) == pytest.approx(0.04)  # a single step
 
 
