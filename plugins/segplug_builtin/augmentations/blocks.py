@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from segplug_builtin.augmentations.voting import OUTSIDE, winner
+from segplug_builtin.augmentations.finishing import OUTSIDE
+from segplug_builtin.augmentations.voting import winner
 
 MIXED = -2
 """Stands in the map of cells for cells with several labels."""

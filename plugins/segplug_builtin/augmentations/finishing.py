@@ -1,13 +1,32 @@
-"""What every augmentation does last."""
+"""What every augmentation does last, as nnU-Net does."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+
+import torch
+from torch import Tensor
 
 from segplug.protocols import Batch
 
+OUTSIDE = -1
+"""Label outside of the image, of the region that was read, or of the nonzero mask."""
 
-def without_outside(batch: Batch) -> Batch:
-    """Labels -1 (outside the image or the nonzero mask) become background 0, as nnU-Net does, also in `previous`."""
-    previous = None if batch.previous is None else batch.previous.clamp(min=0)
-    return replace(batch, target=batch.target.clamp(min=0), previous=previous)
+
+def label_maps(batch: Batch) -> Tensor:
+    """All label maps of a batch, which move together: the target, then what the previous stage predicted."""
+    return batch.target if batch.previous is None else torch.cat((batch.target, batch.previous), 1)
+
+
+def mask_outside(data: Tensor, maps: Tensor, use_mask_for_norm: Sequence[bool]) -> None:
+    """Set channels that were normalised inside the nonzero mask to 0 outside of it, in place."""
+    for channel, masked in enumerate(use_mask_for_norm):
+        if masked:
+            data[:, channel].masked_fill_(maps[:, 0] < 0, 0)
+
+
+def finished(batch: Batch, data: Tensor, maps: Tensor) -> Batch:
+    """The batch with new arrays, and background instead of label -1."""
+    maps = maps.clamp(min=0)
+    return replace(batch, data=data, target=maps[:, :1], previous=None if batch.previous is None else maps[:, 1:])

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from segplug_builtin.augmentations.voting import OUTSIDE, winner
+from segplug_builtin.augmentations.finishing import OUTSIDE
+from segplug_builtin.augmentations.voting import winner
 
 
 def turn_batch(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from segplug.protocols import AugmentationContext, Batch, Parameters
 from segplug_builtin.augmentations.drawing import Probabilities, draw_sample
-from segplug_builtin.augmentations.finishing import without_outside
+from segplug_builtin.augmentations.finishing import finished, label_maps, mask_outside
 from segplug_builtin.augmentations.geometry import geometry_of
 from segplug_builtin.augmentations.intensity import add_noise, apply_gamma, scale_brightness, stretch_contrast
 from segplug_builtin.augmentations.resolution import blur, lower_resolution
@@ -54,9 +53,9 @@ class NNUNetAugmentation:
 
     def __call__(self, batch: Batch, parameters: Sequence[Parameters]) -> Batch:
         """Augment; the batch given is left as it was."""
-        maps = batch.target if batch.previous is None else torch.cat((batch.target, batch.previous), 1)
+        maps = label_maps(batch)
         if self._context.validation:
-            return self._finished(batch, *(crop(part, self._geometry.patch_size) for part in (batch.data, maps)))
+            return finished(batch, *(crop(part, self._geometry.patch_size) for part in (batch.data, maps)))
         data, maps = move(batch.data, maps, parameters, self._geometry)
         for sample, drawn in enumerate(parameters):
             if "noise" in drawn:
@@ -73,18 +72,8 @@ class NNUNetAugmentation:
         for name, gamma in gammas:
             _change_rows(data, parameters, name, 1, _by_tensor(gamma))
         _mirror(data, maps, parameters)
-        self._mask(data, maps)
-        return self._finished(batch, data, maps)
-
-    def _mask(self, data: Tensor, maps: Tensor) -> None:
-        """Channels that were normalised inside the nonzero mask are 0 outside of it."""
-        for channel, masked in enumerate(self._context.use_mask_for_norm):
-            if masked:
-                data[:, channel].masked_fill_(maps[:, 0] < 0, 0)
-
-    def _finished(self, batch: Batch, data: Tensor, maps: Tensor) -> Batch:
-        previous = None if batch.previous is None else maps[:, 1:]
-        return without_outside(replace(batch, data=data, target=maps[:, :1], previous=previous))
+        mask_outside(data, maps, self._context.use_mask_for_norm)
+        return finished(batch, data, maps)
 
 
 def _change_rows(data: Tensor, parameters: Sequence[Parameters], name: str, neutral: float, change: Change) -> None:

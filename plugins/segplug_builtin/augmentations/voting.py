@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-OUTSIDE = -1
-"""Label of what lies outside the source."""
 _THOUSANDTHS = 1000.0
 """nnU-Net compares scores as half-precision thousandths, so that sums that differ by rounding are ties."""
 
