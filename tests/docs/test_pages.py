@@ -111,3 +111,10 @@ def test_first_loss_in_an_environment(tmp_path: Path) -> None:
 def test_the_public_modules_of_the_pages_exist() -> None:
     for module in ("segplug", "segplug.protocols", "segplug.model", "segplug.errors", "segplug.testing"):
         importlib.import_module(module)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_of_the_pages_outside_docs_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (ROOT / target).exists(), f"{page}: {target}"
