@@ -1,0 +1,146 @@
+"""`run`: every stage in turn, and what a second call keeps."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+
+import pytest
+import SimpleITK as sitk
+
+from segplug.errors import DataError, UsageError
+from segplug.model import TrainedFold
+from segplug.runtime.checkpoint import read_checkpoint
+from segplug.runtime.run_record import RunRecord, what_changed
+from segplug.stages.run import Planning, Training, run
+
+NAME = "Dataset501_Phantom"
+COMPACT = Planning(planner="compact")
+
+
+@pytest.fixture
+def short():
+    settings = ("epochs=1", "iterations_per_epoch=2", "val_iterations_per_epoch=1", "batch_size=2", "augmentation=none")
+    return Training(overrides=tuple(f"trainer.{s}" for s in settings), device="cpu")
+
+
+def weights(result):
+    return [f.trained.checkpoint().read_bytes() for f in result.folds]
+
+
+@pytest.mark.slow
+def test_everything_is_made_once_and_kept_after(project, listener, short):
+    first = run(project, 501, folds=[0, 1], planning=COMPACT, training=short)
+    made = [(f.configuration, f.trained.fold) for f in first.folds]
+    assert made == [(c, f) for c in first.plan.configurations for f in (0, 1)]
+    assert {"2d", "3d_fullres"} <= {c for c, _ in made}
+    assert not any(f.kept for f in first.folds)
+    assert all(len(f.evaluation.cases) == 2 for f in first.folds)
+    before = weights(first)
+
+    listener.subjects.clear(), listener.items.clear()
+    again = run(project, 501, folds=[0, 1], planning=COMPACT, training=short)
+    assert all(f.kept for f in again.folds)
+    assert weights(again) == before
+    assert again.plan == first.plan
+    told = "\n".join(listener.subjects + listener.items)
+    for words in (
+        "verify Dataset501_Phantom (files unchanged since they were verified, kept)",
+        "fingerprint unchanged, kept",
+        "plan Dataset501_Phantom segplugCompactPlans (unchanged, kept)",
+        "preprocess 10 cases kept",
+        "fold 1 (finished already, nothing to do)",
+    ):
+        assert words in told
+
+
+@pytest.mark.slow
+def test_only_what_is_missing_or_changed_is_made_again(project, listener, short):
+    one = {"configurations": ["3d_fullres"], "planning": COMPACT, "training": short}
+    first = run(project, 501, folds=[0], **one)
+    (fold,) = first.folds
+    more = run(project, 501, folds=[0, 1], **one)
+    assert [f.kept for f in more.folds] == [True, False]
+
+    # a label map of a case of fold 0 is corrected: everything that depends on it is made anew
+    file = project.workspace.raw_folder(501) / "labelsTr" / f"{fold.split.train[0]}.nii.gz"
+    image = sitk.ReadImage(str(file))
+    image[0:3, 0:3, 0] = 1
+    sitk.WriteImage(image, str(file))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        changed = run(project, 501, folds=[0], **one)
+    assert [f.kept for f in changed.folds] == [False]
+    told = [str(w.message) for w in caught]
+    assert any("trained anew, because" in t and "the training data" in t and "previous_fold_0" in t for t in told)
+    kept = list(fold.trained.model_folder.glob("previous_fold_0_*/checkpoint_final.pth"))
+    assert len(kept) == 1
+
+    # other settings
+    longer = replace(short, overrides=(*short.overrides, "trainer.epochs=2"))
+    with pytest.warns(UserWarning, match="because the trainer's settings changed"):
+        again = run(project, 501, folds=[0], configurations=["3d_fullres"], planning=COMPACT, training=longer)
+    assert read_checkpoint(again.folds[0].trained.checkpoint()).epochs_done == 2
+
+
+@pytest.mark.slow
+def test_a_plan_edited_by_hand_is_kept_and_trained_by(project, listener, short):
+    one = {"configurations": ["3d_fullres"], "folds": [0], "planning": COMPACT, "training": short}
+    first = run(project, 501, **one)
+    file = project.workspace.plans_file(NAME, first.plan.plans_name)
+    content = json.loads(file.read_text())
+    content["configurations"]["3d_fullres"]["patch_size"] = [8, 16, 16]
+    file.write_text(json.dumps(content))
+    listener.subjects.clear()
+    with pytest.warns(UserWarning, match="because the plan changed"):
+        again = run(project, 501, **one)
+    assert "plan Dataset501_Phantom segplugCompactPlans (edited since it was planned, kept)" in listener.subjects
+    assert again.plan.configurations["3d_fullres"].patch_size == (8, 16, 16)
+    assert not again.folds[0].kept
+
+
+def test_data_with_errors_stop_it_before_anything_is_made(project, short):
+    (project.workspace.raw_folder(501) / "imagesTr" / "phantom_003_0000.nii.gz").write_bytes(b"no image")
+    with pytest.raises(DataError, match="phantom_003"):
+        run(project, 501, planning=COMPACT, training=short)
+    assert not project.workspace.fingerprint_file(NAME).exists()
+
+
+def test_wrong_names_are_usage_errors(project, short):
+    with pytest.raises(UsageError, match="fold 'x'"):
+        run(project, 501, folds=["x"], training=short)
+    with pytest.raises(UsageError, match=r"no configuration '3d_fulres'.*3d_fullres"):
+        run(project, 501, configurations=["3d_fulres"], planning=COMPACT, training=short)
+
+
+def test_damaged_notes_are_as_good_as_none(tmp_path):
+    for text in ("{", "[1]", '"x"', "3"):
+        (tmp_path / ".segplug-run.json").write_text(text)
+        record = RunRecord(tmp_path)
+        assert record.verified is None
+        assert record.planned({"planner": "x"}) == {}
+    record.note_planned({"planner": "x"}, plans_name="P")
+    record.note_verified("state")
+    assert RunRecord(tmp_path).planned({"planner": "x"}) == {"plans_name": "P"}
+    assert RunRecord(tmp_path).verified == "state"
+    (tmp_path / "made_from.json").write_text("[]")
+    assert what_changed(TrainedFold(tmp_path, 0), {"the plan": "1"}) == ["the plan"]
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_row_per_fold(project, short, tmp_path):
+    code = "from segplug.cli.main import main; main()"
+    roots = [f"--{part}={tmp_path / part}" for part in ("raw", "preprocessed", "results")]
+    settings = [part for setting in short.overrides for part in ("--set", setting)]
+    command = [sys.executable, "-c", code, *roots, "run", "501", "-c", "3d_fullres", "-f", "0", "--planner", "compact"]
+    command += ["--workers", "0", "--device", "cpu", "--format", "json", *settings]
+    for state in ("trained", "kept"):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        (row,) = json.loads(done.stdout)
+        assert (row["configuration"], row["fold"], row["state"]) == ("3d_fullres", 0, state)
+        assert 0 <= row["mean Dice"] <= 1
+        assert "nnUNetTrainer__segplugCompactPlans__3d_fullres" in done.stderr
