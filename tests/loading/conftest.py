@@ -1,8 +1,8 @@
-"""A store in memory, small and picklable."""
+"""A store in memory, and training cases with labels in known places."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from segplug.errors import DataError
 from segplug.protocols import PreprocessedCase
 
 
@@ -47,18 +48,28 @@ class MemoryStore:
         return sorted(self._cases)
 
     def open(self, name: str) -> MemoryCase:
+        if name not in self._cases:
+            raise DataError(f"{name}: no such preprocessed case. Run preprocess")
         return MemoryCase(self._cases[name])
 
 
-def make_case(shape: Sequence[int], channels: int, seed: int, labels: int = 3) -> PreprocessedCase:
+def make_case(shape: Sequence[int], channels: int, seed: int) -> PreprocessedCase:
+    """Smooth noise; label 1 in a box, label 2 in one voxel, -1 in the first slice; case 0 has no label 2."""
     random = np.random.default_rng(seed)
     data = random.normal(size=(channels, *shape)).astype(np.float32)
-    target = random.integers(0, labels, size=(1, *shape)).astype(np.int16)
-    target[:, :1] = -1
-    locations = {label: np.argwhere(target[0] == label).astype(np.int32) for label in range(1, labels)}
+    target = np.zeros((1, *shape), np.int16)
+    target[(0, *(slice(extent // 3, extent // 2 + 1) for extent in shape))] = 1
+    if seed:
+        target[(0, *(extent - 1 for extent in shape))] = 2
+    target[:, :1] = -1 if shape[0] > 1 else 0
+    locations = {label: np.argwhere(target[0] == label).astype(np.int32) for label in (1, 2)}
     return PreprocessedCase(data, target, {}, locations)
 
 
 @pytest.fixture
-def memory_store() -> MemoryStore:
-    return MemoryStore({f"case_{i}": make_case((20 + i, 30 - i, 25), 2, i) for i in range(5)})
+def make_store() -> Callable[..., MemoryStore]:
+    def make(count: int = 5, shape: Sequence[int] = (20, 30, 25), channels: int = 2) -> MemoryStore:
+        shapes = [(max(1, shape[0] - number * (shape[0] > 1)), shape[1] + number, shape[2]) for number in range(count)]
+        return MemoryStore({f"case_{i}": make_case(each, channels, i) for i, each in enumerate(shapes)})
+
+    return make

@@ -169,9 +169,8 @@ def _make(entry: Mapping[str, Any], geometry: Geometry) -> tuple[Any, bool]:
     if not isinstance(name, str) or name not in known:
         near = get_close_matches(str(name), known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(
-            f"augmentation 'batchgenerators': {LIBRARY} has no transform {name!r}{hint} See {sorted(known)}"
-        )
+        names = ", ".join(sorted(known))
+        raise UsageError(f"augmentation 'batchgenerators': {LIBRARY} has no {name!r}{hint}. It has: {names}")
     options = {key: _tuples(value) for key, value in dict(entry.get("options") or {}).items()}
     takes_patch = "patch_size" in inspect.signature(known[name]).parameters and "patch_size" not in options
     if takes_patch:
