@@ -84,13 +84,13 @@ class PredictionOutput:
         path = self.label_file(case)
         files = [path]
         try:
-            remove_partials(path)
+            for file in (path, self.probability_file(case), self.manifest_file(case)):
+                remove_partials(file)
             with replacing(path) as partial:
                 self._writer(partial, prediction.labels)
             if prediction.probabilities is not None:
                 from segplug.runtime.probability_file import write_probabilities
 
-                remove_partials(self.probability_file(case))
                 write_probabilities(self.probability_file(case), prediction.probabilities)
                 files.append(self.probability_file(case))
             hashes = {file.name: file_hash(file) for file in files}

@@ -1,0 +1,120 @@
+"""The command: options, exit codes, what is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segplug.cli.main import main
+from segplug.protocols import PredictionSettings
+
+Make = Callable[..., Path]
+
+
+def run(*arguments: Any) -> int:
+    """Exit code of `segplug predict ...`."""
+    try:
+        main(["predict", *map(str, arguments)])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture
+def images(tmp_path: Path, make_image: Make) -> Path:
+    make_image(tmp_path / "in" / "case_0000.nii.gz", (9, 12, 14))
+    return tmp_path / "in"
+
+
+def test_by_model_folder(make_model: Make, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("-i", images, "-o", tmp_path / "out", "-m", make_model(folds=(0, 1)), "-f", 1, "--precision", "fp32")
+    assert run(*arguments, "--continue") == 0
+    assert "predicted 1 cases, nothing to continue" in capsys.readouterr().err
+    assert (tmp_path / "out" / "case.nii.gz").is_file()
+    assert run(*arguments, "--continue") == 0
+    assert "predicted 0 cases, 1 kept from before" in capsys.readouterr().err
+
+
+def test_by_data_set(make_model: Make, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_model("results/Dataset001_Test/nnUNetTrainer__plans__3d")
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    assert run("-i", images, "-o", tmp_path / "out", "-d", 1, "-c", "3d", "-p", "plans") == 0
+    assert (tmp_path / "out" / "case.nii.gz").is_file()
+
+
+def test_every_option_arrives(make_model: Make, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from segplug.stages import predict
+
+    seen: dict[str, Any] = {}
+
+    def stand_in(project: Any, source: Path, target: Path, model: Path, **options: Any) -> predict.FolderPrediction:
+        seen.update(options, model=model, workers=project.workers)
+        return predict.FolderPrediction(target, (), ())
+
+    monkeypatch.setattr(predict, "predict_folder", stand_in)
+    options = ["-f", 0, "-f", "all", "--step-size", 0.7, "--no-mirroring", "--save-probabilities", "--device", "cpu"]
+    options += [
+        "--precision",
+        "bf16",
+        "--checkpoint",
+        "best",
+        "--workers",
+        0,
+        "--max-memory",
+        3.5,
+        "--predictor",
+        "onnx",
+    ]
+    assert (
+        run("-i", images, "-o", tmp_path / "o", "-m", tmp_path, *options, "--allow-provider-change", "--continue") == 0
+    )
+    assert seen == {
+        "model": tmp_path,
+        "workers": 0,
+        "folds": [0, "all"],
+        "checkpoint": "best",
+        "predictor": "onnx",
+        "continue_": True,
+        "settings": PredictionSettings(0.7, False, "cpu", "bf16", True, 3.5, True),
+    }
+
+
+def test_wrong_usage(
+    make_model: Make, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    make_model("results/Dataset001_Test/nnUNetTrainer__plans__3d")
+    paths = ("-i", images, "-o", tmp_path / "out")
+    model = tmp_path / "results/Dataset001_Test/nnUNetTrainer__plans__3d"
+    for arguments, told in (
+        ((), "say which model"),
+        (("-m", model, "-d", 1), "say which model"),
+        (("-d", 1), "needs -c CONFIGURATION"),
+        (("-d", 1, "-c", "2d"), "There are: nnUNetTrainer__plans__3d"),
+        (("-m", model, "-f", 3), "Folds there: 0 (final)"),
+        (("-m", model, "--step-size", 1.5), "--step-size 1.5"),
+        (("-m", model, "--max-memory", 0), "--max-memory 0"),
+        (("-m", model, "--device", "toaster"), "--device toaster"),
+        (("-m", model, "--precision", "fp8"), "--precision fp8"),
+        (("-m", tmp_path / "none"), "no such model folder"),
+    ):
+        assert run(*paths, *arguments) == 2, arguments
+        assert told in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*.nii.gz"))
+
+
+def test_a_bad_case_ends_with_1_and_no_traceback(make_model: Make, images: Path, tmp_path: Path) -> None:
+    (images / "damaged_0000.nii.gz").write_bytes((images / "case_0000.nii.gz").read_bytes()[:200])
+    script = "from segplug.cli.main import main; main()"
+    command = [sys.executable, "-c", script, "predict", "-i", images, "-o", tmp_path / "out", "-m", make_model()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    told = [line for line in done.stderr.splitlines() if "damaged_0000.nii.gz" in line and "truncated" in line]
+    assert len(told) == 1
+    assert (tmp_path / "out" / "case.nii.gz").is_file()
