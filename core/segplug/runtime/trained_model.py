@@ -183,7 +183,14 @@ def _configuration(plan: Plan, checkpoints: Sequence[Checkpoint]) -> Configurati
 class _WithoutRandomFilling(torch.overrides.TorchFunctionMode):
     """Leaves out the random initialisation of weights that are about to be loaded: half the time of starting up."""
 
-    _INITIALISERS = ("uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_")
+    _INITIALISERS: tuple[str, ...] = (
+        "uniform_",
+        "normal_",
+        "trunc_normal_",
+        "xavier_uniform_",
+        "xavier_normal_",
+        "kaiming_uniform_",
+    )
     _INITIALISERS += ("kaiming_normal_", "orthogonal_", "sparse_")
     _RANDOM = (Tensor.normal_, Tensor.uniform_, *(getattr(nn.init, name) for name in _INITIALISERS))
 
