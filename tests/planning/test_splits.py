@@ -86,6 +86,11 @@ class TestFindSplit:
         with pytest.raises(UsageError, match="expected a number from 0 on, or all"):
             find_split(project, NAME, names(3), fold)
 
+    def test_without_cases_no_file_is_made(self, project: Project) -> None:
+        with pytest.raises(DataError, match="segplug preprocess"):
+            find_split(project, NAME, [], 0)
+        assert not project.workspace.splits_file(NAME).exists()
+
     def test_unknown_cases_are_named(self, project: Project) -> None:
         write_splits(project.workspace.splits_file(NAME), [Split(("case_000", "case_009"), ("x",))])
         with pytest.raises(DataError, match=r"splits_final.json: fold 0 names 2 cases .*: case_009, x\."):

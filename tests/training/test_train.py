@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -345,18 +346,77 @@ def test_mistakes_are_told_before_anything_is_written(make_project, options, mes
     assert not project.workspace.results.exists()
 
 
-def test_cases_that_are_not_preprocessed(make_project, prepared):
+def test_cases_that_are_not_preprocessed(make_project, prepared, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    cases = [path.stem for path in (data / "preprocessed" / NAME).rglob("*.case")]
+    splits = [{"train": [*cases[1:], "nobody"], "val": cases[:1]}]
+    (data / "preprocessed" / NAME / "splits_final.json").write_text(json.dumps(splits))
+    with pytest.raises(DataError, match="nobody"):
+        run(make_project(data=data))
+
+
+def test_nothing_preprocessed_leaves_no_splits(make_project, tmp_path, prepared):
+    """A file of no folds would stand in the way of every later training."""
+    data = unpreprocessed(prepared, tmp_path)
+    with pytest.raises(DataError, match="segplug preprocess"):
+        run(make_project(data=data))
+    splits = data / "preprocessed" / NAME / "splits_final.json"
+    assert not splits.is_file() or json.loads(splits.read_text())
+
+
+def test_splits_are_made_of_all_cases_not_of_those_preprocessed_so_far(make_project, tmp_path, prepared):
+    data = unpreprocessed(prepared, tmp_path)
+    (store,) = (data / "preprocessed" / NAME).glob("*_3d_fullres")
+    whole = sorted((prepared / "preprocessed" / NAME / store.name).glob("*.case"))
+    for case in whole[:3]:
+        shutil.copy(case, store)
+    with pytest.raises(DataError, match="2 cases of the fold are not preprocessed"):
+        run(make_project(data=data))
+    splits = json.loads((data / "preprocessed" / NAME / "splits_final.json").read_text())
+    assert sorted(case for fold in splits for case in fold["val"]) == [path.stem for path in whole]
+
+
+def test_cases_preprocessed_for_another_plan_are_refused(make_project, tmp_path, prepared):
+    """Plans share folders of preprocessed cases; those of another spacing make a network that predicts nonsense."""
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    file = data / "preprocessed" / NAME / f"{PLANS}.json"
+    plan = json.loads(file.read_text())
+    plan["configurations"]["3d_fullres"]["spacing"][0] *= 2
+    file.write_text(json.dumps(plan))
+    project = make_project(data=data)
+    with pytest.raises(DataError, match=r"preprocessed otherwise than tinyPlans says \(spacing\).*segplug preprocess"):
+        run(project)
+    assert not project.workspace.results.exists()
+
+
+def unpreprocessed(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of prepared data without the preprocessed cases and without splits."""
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data, ignore=shutil.ignore_patterns("*.case", "splits_final.json"))
+    return data
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("trainer.loss=dice_cee", "Did you mean 'dice_ce'"),
+        ("trainer.loss.gamma=2", "gamma"),
+        ("trainer.optimizer=sgdd", "Did you mean 'sgd'"),
+        ("trainer.schedule.power=2", "power"),
+        ("trainer.augmentation.mirrored=true", "mirrored"),
+    ],
+)
+def test_a_mistake_in_a_components_name_moves_no_trained_fold(make_project, trained, setting, message):
     project = make_project()
-    splits = json.loads((prepared / "preprocessed" / NAME / "splits_final.json").read_text())
-    unknown = [{"train": [*splits[0]["train"], "nobody"], "val": splits[0]["val"]}]
-    file = prepared / "preprocessed" / NAME / "splits_final.json"
-    before = file.read_text()
-    file.write_text(json.dumps(unknown))
-    try:
-        with pytest.raises(DataError, match="nobody"):
-            run(project)
-    finally:
-        file.write_text(before)
+    fold, _ = trained
+    model = project.workspace.fold_folder(NAME, "nnUNetTrainer", PLANS, "3d_fullres", 0)
+    shutil.copytree(fold.folder, model)
+    with pytest.raises(PluginError, match=message):
+        run(project, overrides=[setting])
+    assert [path.name for path in model.parent.iterdir()] == ["fold_0"]
+    assert (model / "checkpoint_final.pth").is_file()
 
 
 def test_recipe_of_another_trainer_is_not_used(make_project):

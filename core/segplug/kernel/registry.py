@@ -76,7 +76,7 @@ class Registry:
         factory, options = self.load(provided), dict(ref.options)
         is_object = provided.kind.style is Style.OBJECT
         signature = _signature(factory)
-        takes = {p.name for p in signature.parameters.values() if p.kind in _BY_NAME} if signature else set()
+        takes = _takes(signature)
         if is_object:
             offers = {name: value for name, value in offered.items() if name in takes or signature is None}
             options = {**offers, **options}
@@ -85,15 +85,26 @@ class Registry:
                 (signature.bind if is_object else signature.bind_partial)(**options)
             built = factory(**options) if is_object else partial(factory, **options) if options else factory
         except (TypeError, ValueError) as error:
-            raise PluginError(
-                f"{kind}: {provided.qualified_name} cannot be made from the options {dict(ref.options)}: {error}. "
-                f"It takes: {', '.join(sorted(takes)) or 'no options'}"
-            ) from error
+            raise _unfit(provided, ref, takes, error) from error
         problem = mismatch(built, provided.kind.load_protocol())
         if problem:
             what = f"{kind}: {provided.component.name!r} of {provided.plugin}"
             raise PluginError(f"{what} is no {provided.kind.protocol}: {problem}")
         return built
+
+    def check(self, kind: str, ref: ComponentRef) -> None:
+        """Find out, before anything is made, what is wrong with a reference's name or the names of its options.
+
+        Raises:
+            PluginError: as `build`.
+        """
+        provided = self.find(kind, ref.name)
+        signature = _signature(self.load(provided))
+        try:
+            if signature is not None:
+                signature.bind_partial(**ref.options)
+        except TypeError as error:
+            raise _unfit(provided, ref, _takes(signature), error) from error
 
     def load(self, provided: Provided) -> Callable[..., Any]:
         """Import the implementation behind a component, naming the plugin if that fails."""
@@ -185,6 +196,15 @@ def _kind(name: str) -> Kind:
 
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _takes(signature: inspect.Signature | None) -> set[str]:
+    return {p.name for p in signature.parameters.values() if p.kind in _BY_NAME} if signature else set()
+
+
+def _unfit(provided: Provided, ref: ComponentRef, takes: set[str], error: Exception) -> PluginError:
+    what = f"{provided.kind.name}: {provided.qualified_name} cannot be made from the options {dict(ref.options)}"
+    return PluginError(f"{what}: {error}. It takes: {', '.join(sorted(takes)) or 'no options'}")
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:

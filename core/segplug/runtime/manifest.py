@@ -34,10 +34,8 @@ def staleness(manifest: Manifest | None, inputs: Sequence[Path], settings: Mappi
     """
     if manifest is None:
         return "new"
-    then, now = manifest.get("settings"), _plain(settings)
-    if then != now:
-        known = then if isinstance(then, Mapping) else {}
-        keys = sorted(key for key in {*known, *now} if known.get(key) != now.get(key))
+    keys = changed_settings(manifest, settings)
+    if keys:
         return f"other settings ({', '.join(keys)})"
     recorded = manifest.get("inputs")
     if not isinstance(recorded, Sequence) or [r.get("name") for r in recorded] != [path.name for path in inputs]:
@@ -48,6 +46,13 @@ def staleness(manifest: Manifest | None, inputs: Sequence[Path], settings: Mappi
         if not same_size or (not same_time and not (hashing and entry.get("sha256") == file_hash(path))):
             return f"{path.name} has changed"
     return ""
+
+
+def changed_settings(manifest: Manifest, settings: Mapping[str, Any]) -> list[str]:
+    """Names of the settings in which a result differs from these, sorted."""
+    then, now = manifest.get("settings"), _plain(settings)
+    known = then if isinstance(then, Mapping) else {}
+    return sorted(key for key in {*known, *now} if key not in known or key not in now or known[key] != now[key])
 
 
 def _state(path: Path) -> dict[str, Any]:

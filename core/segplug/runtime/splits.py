@@ -40,10 +40,12 @@ def find_split(
         fold: number or `all`.
 
     Raises:
-        DataError: the file is damaged, or names cases that do not exist.
+        DataError: there are no cases, the file is damaged, or it names cases that do not exist.
         UsageError: the fold is neither a number from 0 on nor `all`, or a random split would be empty.
     """
     names = sorted(cases)
+    if not names:  # a file of no folds would have to be removed by hand
+        raise DataError(f"{dataset}: there are no preprocessed cases to split. Run: segplug preprocess {dataset}")
     if fold == ALL:
         return Split(tuple(names), tuple(names))
     if not isinstance(fold, int) or fold < 0:

@@ -8,13 +8,16 @@ from typing import Any
 
 from segplug.errors import PluginError, UsageError
 from segplug.kernel import Kernel, Provided, Registry
-from segplug.model import Plan
+from segplug.model import ComponentRef, Plan
 from segplug.runtime.overrides import apply_overrides, as_settings, configure
 
 PREFIX = "trainer"
 NNUNET_TRAINER = "nnUNetTrainer"
 NNUNET_NETWORKS = "dynamic_network_architectures."
 """Begins the names by which nnunetv2 imports the networks that it can build."""
+
+COMPONENTS = {"loss": "losses", "optimizer": "optimizers", "schedule": "schedules", "augmentation": "augmentations"}
+"""Fields of trainers that name a component, and its kind."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,18 @@ def choose_trainer(
     now = found.settings
     changed = [f"{key}: {before[key]} -> {now[key]}" for key in before if before[key] != now.get(key)]
     return ChosenTrainer(provided, trainer, tuple(changed))
+
+
+def check_components(registry: Registry, chosen: ChosenTrainer) -> None:
+    """Find mistakes in the names of a trainer's components and of their options before anything is begun or moved.
+
+    Raises:
+        PluginError: one does not exist, or does not take an option.
+    """
+    for name, kind in COMPONENTS.items():
+        ref = getattr(chosen.trainer, name, None)
+        if isinstance(ref, ComponentRef):
+            registry.check(kind, ref)
 
 
 def record(chosen: ChosenTrainer) -> dict[str, Any]:

@@ -13,19 +13,29 @@ import segplug
 from segplug.errors import DataError, PluginError, UsageError
 from segplug.model import Configuration, DatasetDescription, Plan, Split, TrainedFold
 from segplug.protocols import PredictionSettings, Store
+from segplug.runtime.case_preprocessing import preprocessing_settings
 from segplug.runtime.compute_settings import training_compute
 from segplug.runtime.dataset_json import parse_description
 from segplug.runtime.device import resolve_device, resolve_precision
 from segplug.runtime.files import read_json, replacing, write_json
 from segplug.runtime.fold_folder import FoldState, forget_validation, read_state, set_aside
 from segplug.runtime.folder_lock import working_in
+from segplug.runtime.manifest import changed_settings
 from segplug.runtime.network import build_network, count_input_channels
 from segplug.runtime.plan_codec import encode_plan
 from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.project import Project
 from segplug.runtime.randomness import torch_seed
+from segplug.runtime.raw_dataset import survey_dataset
 from segplug.runtime.splits import find_split
-from segplug.runtime.trainer_choice import ChosenTrainer, choose_trainer, folder_name, public_name, record
+from segplug.runtime.trainer_choice import (
+    ChosenTrainer,
+    check_components,
+    choose_trainer,
+    folder_name,
+    public_name,
+    record,
+)
 from segplug.runtime.training_log import TrainingLog
 from segplug.runtime.training_task import FoldTraining
 from segplug.runtime.workspace import Workspace
@@ -123,6 +133,8 @@ def train(
     if finished and work.state.validated:
         with project.stage(STAGE, f"{work.subject} (finished already, nothing to do)"):
             return work.trained
+    if not finished:
+        check_components(project.kernel.registry, work.chosen)
     kept = None
     if not continue_:
         with working_in(work.trained.folder):  # nobody else trains there
@@ -188,8 +200,10 @@ def _find_work(
     if precision == "auto" and continued.get("device") == torch_device.type:
         precision = continued["precision"]
     store = _open_store(project, name, chosen_configuration)
-    split = find_split(project, name, store.cases(), fold)
-    _require_cases(store, split, plan, chosen_configuration)
+    split = find_split(project, name, _case_names(workspace, dataset, store), fold)
+    if not (state.validated and state.trained(getattr(chosen.trainer, "epochs", None))):
+        settings = preprocessing_settings(plan, chosen_configuration, description, registry)
+        _require_cases(store, split, plan, chosen_configuration, settings)
     return _Work(
         plan=plan,
         configuration=chosen_configuration,
@@ -280,15 +294,39 @@ def _open_store(project: Project, dataset: str, configuration: Configuration) ->
     return store
 
 
-def _require_cases(store: Store, split: Split, plan: Plan, configuration: Configuration) -> None:
-    there = set(store.cases())
-    missing = [case for case in dict.fromkeys((*split.train, *split.val)) if case not in there]
+def _case_names(workspace: Workspace, dataset: str | int | Path, store: Store) -> list[str]:
+    """All training cases, also those that preprocessing has not come to: splits made without them would stay so."""
+    there = store.cases()
+    try:
+        survey, _ = survey_dataset(workspace.raw_folder(dataset))
+    except UsageError:  # preprocessed data are enough to train
+        return there
+    return sorted({*there, *(survey.cases if survey else ())})
+
+
+def _require_cases(
+    store: Store, split: Split, plan: Plan, configuration: Configuration, settings: Mapping[str, Any]
+) -> None:
+    """Refuse to train without some of the fold's cases, or with cases that were preprocessed in another way.
+
+    Plans may share a folder of preprocessed cases, and a plan may be made again after they were.
+    """
+    missing, changed = [], set()
+    for case in dict.fromkeys((*split.train, *split.val)):
+        made_from = store.made_from(case)
+        if made_from is None:
+            missing.append(case)
+        else:
+            changed.update(changed_settings(made_from, settings))
+    where = f"{plan.dataset_name}, configuration {configuration.name}"
+    remedy = f"Run: segplug preprocess {plan.dataset_name} -c {configuration.name} --plans-name {plan.plans_name}"
     if missing:
         listed = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        raise DataError(f"{where}: {len(missing)} cases of the fold are not preprocessed: {listed}. {remedy}")
+    if changed:
         raise DataError(
-            f"{plan.dataset_name}, configuration {configuration.name}: {len(missing)} cases of the fold are not "
-            f"preprocessed: {listed}. Run: segplug preprocess {plan.dataset_name} -c {configuration.name} "
-            f"--plans-name {plan.plans_name}"
+            f"{where}: cases in {configuration.data_identifier} were preprocessed otherwise than {plan.plans_name} "
+            f"says ({', '.join(sorted(changed))}), for other plans or before these were changed. {remedy}"
         )
 
 
