@@ -219,6 +219,23 @@ def test_options_it_does_not_take(
         kernel_with(other=components).registry.build(kind, ref, **({"batch_dice": True} if kind == "losses" else {}))
 
 
+def test_check_finds_a_wrong_name_or_option_and_makes_nothing(kernel_with: Callable[..., Kernel]) -> None:
+    made = []
+
+    def distance(batch_dice: bool, gamma: float = 2.0) -> Distance:
+        made.append(gamma)
+        return Distance(batch_dice, gamma)
+
+    registry = kernel_with(other={"losses": [Component("distance", distance, "")]}).registry
+    registry.check("losses", ComponentRef("distance", {"gamma": 1.0}))
+    with pytest.raises(PluginError, match=r"'gama'.*It takes: batch_dice, gamma"):
+        registry.check("losses", ComponentRef("distance", {"gama": 1.0}))
+    with pytest.raises(PluginError, match="Did you mean 'distance'"):
+        registry.check("losses", ComponentRef("distanc"))
+    assert made == []
+    assert registry.used() == []
+
+
 @pytest.mark.parametrize(
     ("factory", "expected"),
     [
