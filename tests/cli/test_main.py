@@ -59,6 +59,13 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
     [
         (DataError("case_1.nii.gz: truncated"), 1, "error: case_1.nii.gz: truncated\n"),
         (UsageError("no data set 7"), 2, "usage error: no data set 7\n"),
+        (
+            PermissionError(13, "Permission denied", "/data/out"),
+            1,
+            "error: /data/out: Permission denied. Check the path, its rights and the disk (--debug tells more)\n",
+        ),
+        (OSError(28, "No space left on device"), 1, "error: no space left on the disk. Make room and call again\n"),
+        (MemoryError(), 1, "error: memory ran out. Free some, or use fewer --workers\n"),
         (KeyboardInterrupt(), 130, "interrupted; what is finished is kept, call again to go on\n"),
     ],
 )
@@ -74,9 +81,10 @@ def test_debug_and_bugs_keep_their_traceback(failing: SimpleNamespace) -> None:
     failing.error = DataError("case_1")
     with pytest.raises(DataError):
         entry.main(["--debug", "evaluate"])
-    failing.error = ZeroDivisionError("ours")
-    with pytest.raises(ZeroDivisionError):
-        entry.main(["evaluate"])
+    for bug in (ZeroDivisionError("ours"), OSError("without a file")):
+        failing.error = bug
+        with pytest.raises(type(bug)):
+            entry.main(["evaluate"])
 
 
 def test_settings_are_read_from_the_file_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

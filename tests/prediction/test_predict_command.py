@@ -118,3 +118,11 @@ def test_a_bad_case_ends_with_1_and_no_traceback(make_model: Make, images: Path,
     told = [line for line in done.stderr.splitlines() if "damaged_0000.nii.gz" in line and "truncated" in line]
     assert len(told) == 1
     assert (tmp_path / "out" / "case.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("option", [("-c", "3d"), ("-p", "plans"), ("-t", "nnUNetTrainer")])
+def test_a_model_folder_leaves_no_choice(
+    make_model: Make, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
+) -> None:
+    assert run("-i", images, "-o", tmp_path / "out", "-m", make_model(), *option) == 2
+    assert "-m names the model by its folder" in capsys.readouterr().err

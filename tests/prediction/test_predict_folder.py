@@ -189,8 +189,9 @@ def test_wrong_folders(project: Project, make_model: Make, images: Path, tmp_pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty: no images; expected files named CASE_0000\.nii\.gz"):
         predict_folder(project, tmp_path / "empty", tmp_path / "out", model)
-    with pytest.raises(DataError, match="missing"):
+    with pytest.raises(UsageError, match="missing: no such folder"):
         predict_folder(project, tmp_path / "missing", tmp_path / "out", model)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_cascade_cannot_be_predicted_from_images_alone(
@@ -255,6 +256,36 @@ def test_an_engine_from_a_plugin(project: Project, make_model: Make, make_image:
     image = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[1:, 2:]
     labels = label_maps(tmp_path / "out")["case.nii.gz"][1:, 2:]
     np.testing.assert_array_equal(labels == 1, image > image.mean())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), torch.OutOfMemoryError("CUDA")],
+)
+def test_a_case_too_large_for_the_memory_is_one_bad_case(
+    project: Project, make_model: Make, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    predict = TorchPredictor.predict
+
+    def limited(self: TorchPredictor, image: Any, previous: Any = None) -> Prediction:
+        if image.shape == (12, 17, 23):
+            raise error
+        return predict(self, image, previous)
+
+    monkeypatch.setattr(TorchPredictor, "predict", limited)
+    with pytest.raises(DataError, match=r"1 of 3 cases not predicted(.|\n)*case_1: memory ran out"):
+        predict_folder(project, images, tmp_path / "out", make_model(), settings=FP32)
+    assert set(label_maps(tmp_path / "out")) == {"case_0.nii.gz", "case_2.nii.gz"}
+
+
+def test_probabilities_do_not_outlive_their_labels(
+    project: Project, make_model: Make, images: Path, tmp_path: Path
+) -> None:
+    with_probabilities = PredictionSettings(precision="fp32", save_probabilities=True)
+    predict_folder(project, images, tmp_path / "out", make_model(), settings=with_probabilities)
+    (tmp_path / "out" / "other.npz").write_bytes(b"not ours")
+    predict_folder(project, images, tmp_path / "out", make_model("other", folds=(1,)), settings=FP32)
+    assert [path.name for path in (tmp_path / "out").glob("*.npz")] == ["other.npz"]
 
 
 def test_2d_models_predict_volumes(project: Project, make_model: Make, images: Path, tmp_path: Path) -> None:

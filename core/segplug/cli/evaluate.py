@@ -85,7 +85,7 @@ def parse_labels(texts: list[str], ignore: int | None = None) -> LabelSet:
 
     values: dict[str, int | tuple[int, ...]] = {"background": 0}
     for part in (part.strip() for text in texts for part in text.split(",")):
-        numbers = [int(n) if n.strip().isdigit() else 0 for n in part.split("+")]
+        numbers = [int(n) if n.strip().isdecimal() else 0 for n in part.split("+")]
         if 0 in numbers:
             raise UsageError(f"--labels {part!r}: expected a label above 0, or a region of several as 1+2")
         values[part] = numbers[0] if len(numbers) == 1 else tuple(numbers)

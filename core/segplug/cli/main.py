@@ -5,6 +5,7 @@ Root help imports neither a command's module nor any plugin; commands of plugins
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -143,3 +144,18 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `segplug ... | head`
         sys.stderr.close()
         raise SystemExit(1) from None
+    except (OSError, MemoryError) as error:
+        text = _out_of_resources(error)
+        if "--debug" in arguments or text is None:
+            raise
+        typer.echo(f"error: {text}", err=True)
+        raise SystemExit(1) from None
+
+
+def _out_of_resources(error: OSError | MemoryError) -> str | None:
+    """What a user can mend about the machine: a full disk, a folder without rights; None for anything else."""
+    if isinstance(error, MemoryError):
+        return "memory ran out. Free some, or use fewer --workers"
+    if error.filename is None or error.strerror is None:
+        return "no space left on the disk. Make room and call again" if error.errno == errno.ENOSPC else None
+    return f"{error.filename}: {error.strerror}. Check the path, its rights and the disk (--debug tells more)"

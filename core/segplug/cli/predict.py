@@ -11,6 +11,7 @@ import typer
 from segplug.cli.shell import PlansNameOption, WorkersOption, new_app, open_project, say, settings_of
 from segplug.errors import UsageError
 from segplug.runtime.planned import DEFAULT_PLANS
+from segplug.runtime.trainer_choice import NNUNET_TRAINER
 
 if TYPE_CHECKING:
     from segplug.runtime.workspace import Workspace
@@ -35,7 +36,9 @@ def predict(
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Or: data set (id, name) and ...")] = None,
     configuration: Annotated[str | None, typer.Option("--configuration", "-c", help="... configuration.")] = None,
     plans_name: PlansNameOption = None,
-    trainer: Annotated[str, typer.Option("--trainer", "-t", help="With -d: trainer's folder name.")] = "nnUNetTrainer",
+    trainer: Annotated[
+        str | None, typer.Option("--trainer", "-t", help="With -d: trainer's folder name [default: nnUNetTrainer].")
+    ] = None,
     fold: Annotated[
         list[str] | None, typer.Option("--fold", "-f", help="Fold; repeat for several. [default: all trained ones]")
     ] = None,
@@ -64,6 +67,8 @@ def predict(
 
     if (model is None) == (dataset is None):
         raise UsageError("say which model: -m MODEL_FOLDER, or -d DATASET -c CONFIGURATION")
+    if model is not None and (configuration, plans_name, trainer) != (None, None, None):
+        raise UsageError("-c, -p and -t go with -d DATASET; -m names the model by its folder")
     if not 0 < step_size <= 1:
         raise UsageError(f"--step-size {step_size}: expected more than 0 and at most 1")
     if max_memory is not None and max_memory <= 0:
@@ -80,7 +85,7 @@ def predict(
     )
     with open_project(ctx, workers) as project:
         if dataset is not None:
-            model = model_folder(project.workspace, dataset, trainer, plans_name, configuration)
+            model = model_folder(project.workspace, dataset, trainer or NNUNET_TRAINER, plans_name, configuration)
         assert model is not None
         result = predict_folder(
             project,

@@ -133,6 +133,6 @@ def _pins(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _whole_number(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UsageError(f"SEGPLUG_WORKERS is {text!r}; expected a whole number, 0 or more")
     return int(text)

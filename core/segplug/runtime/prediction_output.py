@@ -93,6 +93,8 @@ class PredictionOutput:
 
                 write_probabilities(self.probability_file(case), prediction.probabilities)
                 files.append(self.probability_file(case))
+            elif self.manifest_file(case).is_file():  # probabilities of an earlier run do not belong to these labels
+                self.probability_file(case).unlink(missing_ok=True)
             hashes = {file.name: file_hash(file) for file in files}
             write_json(self.manifest_file(case), {"made_from": made_from, "files": hashes})
         except OSError as error:

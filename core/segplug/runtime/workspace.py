@@ -33,7 +33,7 @@ class Workspace:
         known = self.datasets()
         if text in known:
             return text
-        if text.isdigit():
+        if text.isdecimal():
             found = [n for n in known if n.startswith(f"Dataset{int(text):03d}_")]
             if len(found) == 1:
                 return found[0]

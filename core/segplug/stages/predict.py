@@ -187,12 +187,14 @@ def predict_folder(
         continue_: keep predictions that are whole and were made from the same images by the same model and settings.
 
     Raises:
-        UsageError: the model folder, a fold, a checkpoint or the device is not there.
+        UsageError: the folder of images, the model folder, a fold, a checkpoint or the device is not there.
         CheckpointError: a checkpoint is damaged, or does not fit the plan.
         PluginError: a component is missing, or other plugins provide it than at training.
-        DataError: cases lack files, are damaged, or made the network's output infinite. All of them are told, after the
-            others have been predicted and written.
+        DataError: cases lack files, are damaged, need too much memory, or made the network's output infinite. All of
+            them are told, after the others have been predicted and written.
     """
+    if not source.is_dir():
+        raise UsageError(f"{source}: no such folder; expected one with images named CASE_0000.ext")
     if source.resolve() == target.resolve():
         raise UsageError(f"{target}: images and predictions cannot share a folder")
     engine = Engine(
@@ -314,7 +316,23 @@ class _Run:
         try:
             yield
         except DataError as error:
-            self.failures[case.name] = f"{case.name}: {str(error).removeprefix(f'case {case.name}: ')}"
-            # what an earlier run left must not be taken for a result of this one
-            self._output.discard(case.name)
-            self._step(case, [])
+            self._fail(case, str(error).removeprefix(f"case {case.name}: "))
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._fail(case, "memory ran out. Free some, or use --max-memory, --workers 0 or another --device")
+
+    def _fail(self, case: Case, why: str) -> None:
+        self.failures[case.name] = f"{case.name}: {why}"
+        # what an earlier run left must not be taken for a result of this one
+        self._output.discard(case.name)
+        self._step(case, [])
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """NumPy's error, or torch's of a GPU or of the CPU, which has no type of its own."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )

@@ -14,13 +14,14 @@ from segplug.runtime.evaluation import SUMMARY, read_summary
 from segplug.runtime.files import read_json, value_hash, write_json
 from segplug.runtime.fingerprint_codec import read_fingerprint
 from segplug.runtime.fold_folder import set_aside
+from segplug.runtime.folder_lock import working_in
 from segplug.runtime.plan_codec import read_plan
 from segplug.runtime.planned import DEFAULT_PLANS, find_configuration
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import load_dataset
 from segplug.runtime.run_record import FOLD_FILE, RunRecord, fold_manifest, what_changed
 from segplug.runtime.splits import find_split, read_splits
-from segplug.runtime.trainer_choice import choose_trainer, folder_name
+from segplug.runtime.trainer_choice import ChosenTrainer, check_components, choose_trainer, folder_name
 from segplug.stages.fingerprint import MADE_FROM, fingerprint, is_stale
 from segplug.stages.plan import STAGE as PLAN_STAGE
 from segplug.stages.plan import plan as make_plan
@@ -200,7 +201,15 @@ def _store(project: Project, plan: Plan, configuration: str) -> Store:
 def _train(
     project: Project, plan: Plan, configuration: str, fold: int | str, split: Split, store: Store, training: Training
 ) -> FoldResult:
-    trained = _fold_folder(project, plan, configuration, fold, training)
+    chosen = choose_trainer(
+        project.kernel,
+        plan,
+        configuration,
+        name=training.trainer,
+        overrides=training.overrides,
+        epochs=training.epochs,
+    )
+    trained = _fold_folder(project, plan, configuration, fold, chosen)
     manifest = fold_manifest(
         plan,
         configuration,
@@ -213,7 +222,9 @@ def _train(
     )
     changed = what_changed(trained, manifest)
     if changed:
-        aside = set_aside(trained)
+        check_components(project.kernel.registry, chosen)  # a mistake in a name must not cost a trained fold
+        with working_in(trained.folder):
+            aside = set_aside(trained)
         if aside is not None:
             what = " and ".join(changed)
             warnings.warn(
@@ -241,8 +252,9 @@ def _train(
     return FoldResult(configuration, trained, split, read_summary(summary), kept)
 
 
-def _fold_folder(project: Project, plan: Plan, configuration: str, fold: int | str, training: Training) -> TrainedFold:
-    chosen = choose_trainer(project.kernel, plan, configuration, name=training.trainer)
+def _fold_folder(
+    project: Project, plan: Plan, configuration: str, fold: int | str, chosen: ChosenTrainer
+) -> TrainedFold:
     architecture = plan.configurations[configuration].architecture.name
     trainer = folder_name(project.kernel.registry, chosen.provided.qualified_name, architecture)
     folder = project.workspace.fold_folder(plan.dataset_name, trainer, plan.plans_name, configuration, fold)
