@@ -220,6 +220,14 @@ def test_another_trainer_cannot_continue(make_project):
         run(make_project(), trainer="nnunet", continue_=True)
 
 
+def test_the_trainer_is_that_of_the_beginning(make_project):
+    overrides = ["trainer.iterations_per_epoch=1", "trainer.val_iterations_per_epoch=1"]
+    run(make_project(), trainer="nnunet", overrides=overrides, epochs=1)
+    fold, told = run(make_project(), epochs=2, continue_=True)
+    assert told[0].endswith("continued from epoch 1")
+    assert read_checkpoint(fold.checkpoint()).extension["trainer"]["name"] == "nnunet"
+
+
 def test_training_anew_keeps_what_was_there(make_project, same_weights):
     first, _ = run(make_project(), epochs=1, seed=1)
     kept = first.folder.parent / "kept.pth"

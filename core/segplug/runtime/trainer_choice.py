@@ -56,9 +56,9 @@ def choose_trainer(
 ) -> ChosenTrainer:
     """Find the trainer and its settings.
 
-    The trainer is the user's `name`, else that of the plan's recipe, else what the choice hook answers. Its settings
-    are its defaults, changed by the plan's recipe (if it is the recipe's trainer), or those of the training that is
-    continued; `overrides` and `epochs` come last.
+    The trainer is the user's `name`, else that of the training that is continued, else that of the plan's recipe, else
+    what the choice hook answers. Its settings are its defaults, changed by the plan's recipe (if it is the recipe's
+    trainer), or those of the training that is continued; `overrides` and `epochs` come last.
 
     Args:
         overrides: assignments ``trainer.<field>=<value>``.
@@ -70,7 +70,7 @@ def choose_trainer(
         PluginError: the trainer does not exist, or is none.
     """
     recipe = plan.recipe(configuration)
-    chosen = name or (recipe.name if recipe else None)
+    chosen = name or (continued or {}).get("name") or (recipe.name if recipe else None)
     chosen = chosen or kernel.choose("segplug_choose_trainer", plan=plan, configuration=configuration)
     if chosen is None:
         raise PluginError(
