@@ -14,7 +14,8 @@ from scipy import ndimage
 from segplug import ComponentRef
 from segplug.kernel import Kernel
 from segplug.protocols import SeparableResampler
-from segplug_builtin.resamplers import axis_band, separable, separate_axis
+from segplug_builtin.resamplers import separable, separate_axis
+from segplug_builtin.spline_bands import axis_band
 
 SPACINGS = [(1, 1, 1), (5, 1, 1), (1, 1, 7.0), (1, 8, 1), (999, 1, 1), (1, 0.9, 3.5), (4, 4, 1)]
 

@@ -13,7 +13,7 @@ from segplug.errors import DataError
 from segplug.kernel.registry import Registry
 from segplug.model import ChannelStatistics, Configuration, Geometry, Image, Labels, Plan
 from segplug.protocols import Normalizer, Resampler
-from segplug.runtime.cropping import OUTSIDE, Box, crop_to_nonzero, nonzero_box, slices
+from segplug.runtime.cropping import crop_to_nonzero, nonzero_box, slices
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,11 @@ class Preprocessing:
         data = np.empty(case.data.shape, np.float32)
         mask = None if case.target is None else case.target[0] >= 0
         for index, (normalize, use_mask) in enumerate(zip(self.normalizers, self.use_mask, strict=True)):
-            data[index] = case.data[index]
-            normalised = normalize(data[index], mask if use_mask else None, self.statistics[index])
-            if normalised is not data[index]:
-                data[index] = normalised
+            channel = data[index]
+            channel[:] = case.data[index]
+            normalised = normalize(channel, mask if use_mask else None, self.statistics[index])
+            if normalised is not channel:  # it did not work in place
+                channel[:] = normalised
         del mask
         spacing = self.target_spacing(case.spacing)
         shape = resampled_shape(data.shape[1:], case.spacing, spacing)
@@ -183,16 +184,3 @@ def geometry_to_json(geometry: Geometry) -> dict[str, Any]:
 def geometry_from_json(raw: Mapping[str, Any]) -> Geometry:
     """The geometry again; arrays in `extra` stay lists."""
     return Geometry(tuple(raw["spacing"]), tuple(raw["origin"]), tuple(raw["direction"]), dict(raw["extra"]))
-
-
-__all__ = [
-    "OUTSIDE",
-    "Box",
-    "CroppedCase",
-    "Preprocessing",
-    "geometry_from_json",
-    "geometry_to_json",
-    "preprocess_image",
-    "require_finite",
-    "resampled_shape",
-]
