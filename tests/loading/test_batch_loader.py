@@ -161,18 +161,30 @@ def test_augmenting_where_the_batch_is_used_gives_the_same(make_store: Make) -> 
 
 
 @pytest.mark.parametrize("patch", [(12, 16, 14), (24, 12, 40), (16, 14)])
-def test_only_what_is_needed_is_read_and_the_rest_is_padding(make_store: Make, patch: tuple[int, ...]) -> None:
+def test_regions_are_pieces_of_the_image_with_padding_where_it_ends(make_store: Make, patch: tuple[int, ...]) -> None:
     store = make_store(4)
+    for name in store.cases():  # every voxel tells where it is
+        data = store.open(name).case.data
+        data[0] = np.arange(1, data[0].size + 1).reshape(data[0].shape)
+    padded = 0
     for batch in all_of(store, Checkered, patch=patch, val_iterations=0, iterations=8):
-        for data, target, name in zip(batch.data, batch.target, batch.cases, strict=True):
+        for data, target, name in zip(batch.data.numpy(), batch.target.numpy(), batch.cases, strict=True):
             case = store.open(name).case
-            outside = (target[0] == -1) & (data == 0).all(0)
-            assert outside.sum() < target.numel()
-            inside = target[0][~outside], data[:, ~outside]
-            # every voxel that is no padding is one of the case: the pair of its channels is unique to its place
-            places = np.ascontiguousarray(case.data.reshape(2, -1).T).view(np.complex64)
-            assert np.isin(inside[1].T.contiguous().numpy().view(np.complex64), places).all()
-            assert set(inside[0].tolist()) <= {-1, 0, 1, 2}
+            if len(patch) == 2:
+                data, target = data[:, None], target[:, None]  # noqa: PLW2901
+            held = np.argwhere(data[0] > 0)
+            there = np.stack(np.unravel_index(data[0][tuple(held.T)].astype(int) - 1, case.data.shape[1:]), 1)
+            start = (there - held)[0]
+            assert ((there - held) == start).all()
+            assert np.array_equal(target[(0, *held.T)], case.target[(0, *there.T)])
+            low, high = held.min(0), held.max(0) + 1
+            assert len(held) == np.prod(high - low)
+            rest = np.ones(data.shape[1:], bool)
+            rest[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = False
+            assert (data[:, rest] == 0).all()
+            assert (target[:, rest] == -1).all()
+            padded += rest.sum()
+    assert padded
 
 
 def test_samples_at_the_end_of_a_batch_hold_foreground(make_store: Make) -> None:
@@ -184,21 +196,16 @@ def test_samples_at_the_end_of_a_batch_hold_foreground(make_store: Make) -> None
 
 
 def test_without_cases_or_with_a_missing_one(make_store: Make) -> None:
-    store = make_store(1)
-    with pytest.raises(DataError, match="no train cases"):
-        all_of(store)
+    with pytest.raises(DataError, match=r"fold 0: there are no train cases"):
+        all_of(make_store(1))
+    nothing = NoAugmentation(AugmentationContext((4, 4, 4), 2))
+    request = BatchRequest(ComponentRef("none"), 2, 1, 1, 0)
+    options: dict[str, Any] = {"augmentation": nothing, "validation": nothing, "patch_size": (4, 4, 4)}
     for workers in (0, 1):
-        store = make_store(2)
-        with batches(store, workers=workers) as opened:
-            next(opened)
-            del store._cases["case_1"]
-        options = {"augmentation": NoAugmentation(AugmentationContext((4, 4, 4), 2)), "patch_size": (4, 4, 4)}
-        request = BatchRequest(ComponentRef("none"), 2, 1, 1, 0)
+        names = ["case_0", *["case_9"] * 50]
         with (
             pytest.raises(DataError, match="case_9: no such"),
-            open_batches(
-                store, ["case_9"], [], request, validation=options["augmentation"], seed=0, fold=0, **options
-            ) as opened,
+            open_batches(make_store(), names, [], request, seed=0, fold=0, workers=workers, **options) as opened,
         ):
             list(opened)
 
