@@ -136,17 +136,15 @@ def _check_values(case: Case, labels: Labels, known: LabelSet) -> None:
     Raises:
         DataError: naming them and how often they occur.
     """
-    allowed = {*known.all_labels, *([] if known.ignore_label is None else [known.ignore_label])}
-    lowest = int(labels.array.min(initial=0))
-    if lowest >= 0 and int(labels.array.max(initial=0)) < 1 << 20:
-        counts = np.bincount(labels.array.reshape(-1))
-        found = {int(v): int(counts[v]) for v in np.flatnonzero(counts)}
-    else:
-        found = dict(zip(*(a.tolist() for a in np.unique(labels.array, return_counts=True)), strict=True))
-    strange = {value: count for value, count in found.items() if value not in allowed}
-    if strange:
-        listed = ", ".join(f"{value} ({count} voxels)" for value, count in list(strange.items())[:10])
+    allowed = sorted({*known.all_labels, *([] if known.ignore_label is None else [known.ignore_label])})
+    consecutive = allowed == list(range(allowed[-1] + 1))
+    if consecutive and labels.array.min(initial=0) >= 0 and labels.array.max(initial=0) <= allowed[-1]:
+        return
+    strange = labels.array[~np.isin(labels.array, allowed)]
+    if strange.size:
+        values, counts = np.unique(strange, return_counts=True)
+        listed = ", ".join(f"{v} ({n} voxels)" for v, n in list(zip(values, counts, strict=True))[:10])
         raise DataError(
             f"case {case.name}: {case.label}: labels that dataset.json does not have: {listed}; expected "
-            f"{sorted(allowed)}. Correct the label map, or add the labels to dataset.json"
+            f"{allowed}. Correct the label map, or add the labels to dataset.json"
         )
