@@ -215,3 +215,9 @@ def test_undefined_means_are_empty_cells(folders, tmp_path):
     assert rows[-1]["class 7 Dice"] is None
     assert rows[0]["mean Dice"] == rows[0]["class 1 Dice"]
     assert math.isnan(read_summary(tmp_path / "s.json").mean[7]["Dice"])
+
+
+@pytest.mark.parametrize("ignore", [0, 2, 3])
+def test_a_label_is_not_both_scored_and_ignored(ignore):
+    with pytest.raises(UsageError, match=f"--ignore {ignore}"):
+        parse_labels(["1, 2", "2+3"], ignore=ignore)

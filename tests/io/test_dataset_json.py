@@ -85,6 +85,8 @@ def test_numbers_that_nnunet_takes_as_labels() -> None:
         ({"labels": {"background": 0, "a": 1.5}}, "label 'a': 1.5"),
         ({"labels": {"background": 0, "a": -1}}, "label 'a': -1"),
         ({"labels": {"background": 0, "a": True}}, "label 'a': true"),
+        ({"labels": {"background": 0, "a": 40000}}, "label 40000; expected labels up to 32766"),
+        ({"labels": {"background": 0, "a": [1, 2**31 - 1]}}, "labels up to 32766"),
         ({"labels": {"background": 0, "a": None}}, "label 'a': null"),
         ({"labels": {"background": 0, "a": []}}, r"label 'a': \[\]"),
         ({"labels": {"background": 0, "a": float("nan")}}, "label 'a': NaN"),

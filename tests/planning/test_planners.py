@@ -141,11 +141,20 @@ class TestRefusals:
             (Budget(memory_gb=math.nan), "memory of nan GB"),
             (Budget(spacing=(1.0, 1.0)), "expected three positive numbers"),
             (Budget(spacing=(1.0, -1.0, 1.0)), "expected three positive numbers"),
+            (Budget(spacing=(1.0, 1.0, 1e4)), "no voxel left"),
         ],
     )
     def test_an_unusable_budget(self, budget: Budget, told: str) -> None:
         with pytest.raises(UsageError, match=told):
             plan_default(fingerprint_of((1, 1, 1), (50, 60, 70)), description(), budget)
+
+    def test_2d_images_do_not_become_volumes(self) -> None:
+        flat = fingerprint_of((999, 1, 1), (1, 60, 70))
+        with pytest.raises(UsageError, match="images are 2D"):
+            plan_default(flat, description(), Budget(spacing=(3.0, 1.0, 1.0)))
+        made = plan_default(flat, description(), Budget(spacing=(999.0, 2.0, 2.0)))
+        assert made.configurations["2d"].median_shape == (30, 35)
+        assert list(made.configurations) == ["2d"]
 
     def test_a_description_without_a_reader(self) -> None:
         with pytest.raises(UsageError, match="no reader is chosen"):

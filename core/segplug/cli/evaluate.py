@@ -90,6 +90,8 @@ def parse_labels(texts: list[str], ignore: int | None = None) -> LabelSet:
             raise UsageError(f"--labels {part!r}: expected a label above 0, or a region of several as 1+2")
         values[part] = numbers[0] if len(numbers) == 1 else tuple(numbers)
     if ignore is not None:
+        if ignore in {n for v in values.values() for n in (v if isinstance(v, tuple) else (v,))}:
+            raise UsageError(f"--ignore {ignore}: expected a label that is not among those to score, nor 0")
         values["ignore"] = ignore
     return LabelSet(values)
 

@@ -14,6 +14,10 @@ from segplug.model import DatasetDescription, LabelSet
 from segplug.runtime.findings import Finding, raise_errors
 
 KIND = "dataset.json"
+
+LARGEST_LABEL = 2**15 - 2
+"""Preprocessed label maps have 16 bits with a sign, and -1 has a meaning; one more is left for the ignore label."""
+
 LabelValue = int | tuple[int, ...]
 
 
@@ -139,6 +143,10 @@ def _labels(raw: Mapping[str, Any], check: _Check) -> LabelSet:
         else:
             values[name] = parsed
     if len(values) < len(value):
+        return nothing
+    highest = max(max(v) if isinstance(v, tuple) else v for v in values.values())
+    if highest > LARGEST_LABEL:
+        check.error(f"label {highest}", f"labels up to {LARGEST_LABEL}", "Renumber the labels")
         return nothing
     if values.get("background") != 0:
         found = (

@@ -11,7 +11,8 @@ from segplug.runtime.plan_codec import read_plan
 from segplug.runtime.workspace import Workspace
 
 DEFAULT_PLANS = "nnUNetPlans"
-_OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")
+OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")
+"""Names that plans cannot have: those of other files in their folder."""
 
 
 def find_plan(workspace: Workspace, dataset: str, plans_name: str | None = None) -> Plan:
@@ -64,4 +65,4 @@ def plans_names(workspace: Workspace, dataset: str) -> list[str]:
 
 def is_plans_name(name: str) -> bool:
     """Whether `<name>.json` can be a plans file: a plain file name, and none that another file of the folder has."""
-    return name not in _OTHER_FILES and re.fullmatch(r"\w[\w.+-]*", name) is not None
+    return name not in OTHER_FILES and re.fullmatch(r"\w[\w.+-]*", name) is not None

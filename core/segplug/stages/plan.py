@@ -16,7 +16,7 @@ from segplug.runtime.files import read_json, replacing, write_json
 from segplug.runtime.fingerprint_codec import read_fingerprint
 from segplug.runtime.plan_codec import EVERY, EXTENSION, decode_plan, encode_plan
 from segplug.runtime.plan_components import check_components, nnunet_name
-from segplug.runtime.planned import is_plans_name
+from segplug.runtime.planned import OTHER_FILES, is_plans_name
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import choose_reader, load_dataset
 from segplug.runtime.splits import adopt_splits
@@ -55,7 +55,10 @@ def plan(
     registry = project.kernel.registry
     make = registry.build("planners", ref)
     if plans_name is not None and not is_plans_name(plans_name):
-        raise UsageError(f"plans name {plans_name!r}: expected letters, digits, '_', '-' or '.', as in nnUNetPlans")
+        raise UsageError(
+            f"plans name {plans_name!r}: expected letters, digits, '_', '-', '+' or '.', as in nnUNetPlans, "
+            f"and none of {', '.join(OTHER_FILES)}"
+        )
     raw = load_dataset(project.workspace.raw_folder(dataset))
     description = _described(project, raw)
     budget = Budget(memory_gb, None if spacing is None else tuple(spacing), plans_name)
@@ -91,7 +94,8 @@ def _fingerprint(project: Project, raw: RawDataset, reader: str | None) -> Finge
     found = read_fingerprint(file)
     if is_stale(project, raw, found, reader):
         warnings.warn(
-            f"{file} is older than the data: files of {raw.name} have changed since. Run `segplug fingerprint` again",
+            f"{file} is out of date: files of {raw.name}, or their reader, have changed since. "
+            "Run `segplug fingerprint` again",
             stacklevel=3,
         )
     return found

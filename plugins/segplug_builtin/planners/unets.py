@@ -60,7 +60,9 @@ class _Planner:
         spacing = target_spacing(fingerprint) if budget.spacing is None else np.array(budget.spacing, dtype=np.float64)
         self.forward, self.backward = axis_order(spacing)
         self.spacing: Vector = spacing[list(self.forward)]
-        self.shape: Vector = median_resampled_shape(fingerprint, spacing)[list(self.forward)]
+        shape = median_resampled_shape(fingerprint, spacing)
+        _check_shape(shape, spacing, fingerprint)
+        self.shape: Vector = shape[list(self.forward)]
         self.plans_name = budget.plans_name or rules.plans_name
         self._rules = rules
         self._memory_gb = rules.memory_gb if budget.memory_gb is None else budget.memory_gb
@@ -178,3 +180,15 @@ def _check(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget
         raise UsageError(f"memory of {budget.memory_gb} GB: expected a positive number")
     if budget.spacing is not None and (len(budget.spacing) != 3 or not all(0 < v < math.inf for v in budget.spacing)):
         raise UsageError(f"target spacing {budget.spacing}: expected three positive numbers, z, y and x")
+
+
+def _check_shape(shape: Vector, spacing: Vector, fingerprint: Fingerprint) -> None:
+    """Refuse a target spacing at which images vanish, or 2D images become volumes."""
+    now = _floats(np.median(np.array(fingerprint.spacings), axis=0))
+    where = f"target spacing {_floats(spacing)}, for images of median spacing {now}"
+    if not shape.all():
+        raise UsageError(f"{where}: the median image would have no voxel left along an axis. Give a finer one")
+    if shape[0] > 1 and all(n[0] == 1 for n in fingerprint.shapes_after_crop):
+        raise UsageError(
+            f"{where}: the images are 2D, and have no slices between which to resample. Keep {now[0]} for z"
+        )
