@@ -391,6 +391,19 @@ def test_cases_preprocessed_for_another_plan_are_refused(make_project, tmp_path,
     assert not project.workspace.results.exists()
 
 
+def test_a_cascade_is_refused(make_project, tmp_path, prepared):
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+    file = data / "preprocessed" / NAME / f"{PLANS}.json"
+    plan = json.loads(file.read_text())
+    plan["configurations"]["cascade"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_fullres"}
+    file.write_text(json.dumps(plan))
+    project = make_project(data=data)
+    with pytest.raises(UsageError, match="takes the predictions of 3d_fullres"):
+        run(project, configuration="cascade")
+    assert not project.workspace.results.exists()
+
+
 def unpreprocessed(prepared: Path, tmp_path: Path) -> Path:
     """A copy of prepared data without the preprocessed cases and without splits."""
     data = tmp_path / "data"

@@ -179,6 +179,11 @@ def _find_work(
     name = workspace.dataset_name(dataset)
     plan = find_plan(workspace, name, plans_name)
     chosen_configuration = find_configuration(plan, configuration)
+    if chosen_configuration.previous_stage is not None:
+        raise UsageError(
+            f"configuration {configuration} takes the predictions of {chosen_configuration.previous_stage} as input; only "
+            "configurations without a previous stage can be trained"
+        )
     description = _read_description(workspace, name)
     torch_device = resolve_device(device)
     resolve_precision(precision, torch_device)  # a mistake in it is told before anything is moved
