@@ -181,8 +181,8 @@ def _find_work(
     chosen_configuration = find_configuration(plan, configuration)
     if chosen_configuration.previous_stage is not None:
         raise UsageError(
-            f"configuration {configuration} takes the predictions of {chosen_configuration.previous_stage} as input; only "
-            "configurations without a previous stage can be trained"
+            f"configuration {configuration} takes the predictions of {chosen_configuration.previous_stage} as input; "
+            "only configurations without a previous stage can be trained"
         )
     description = _read_description(workspace, name)
     torch_device = resolve_device(device)
