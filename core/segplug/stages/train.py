@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,16 @@ from segplug.errors import DataError, PluginError, UsageError
 from segplug.model import Configuration, DatasetDescription, Plan, Split, TrainedFold
 from segplug.protocols import PredictionSettings, Store
 from segplug.runtime.case_preprocessing import preprocessing_settings
+from segplug.runtime.checkpoint import Checkpoint
 from segplug.runtime.compute_settings import training_compute
 from segplug.runtime.dataset_json import parse_description
 from segplug.runtime.device import resolve_device, resolve_precision
-from segplug.runtime.files import read_json, replacing, write_json
+from segplug.runtime.files import read_json, replacing, value_hash, write_json
 from segplug.runtime.fold_folder import FoldState, forget_validation, read_state, set_aside
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.manifest import changed_settings
 from segplug.runtime.network import build_network, count_input_channels
-from segplug.runtime.plan_codec import encode_plan
+from segplug.runtime.plan_codec import decode_plan, encode_plan
 from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.project import Project
 from segplug.runtime.randomness import torch_seed
@@ -111,7 +112,8 @@ def train(
 
     Raises:
         UsageError: an argument is wrong, or names something that does not exist.
-        DataError: the plan, preprocessed cases or splits are missing or wrong.
+        DataError: the plan, preprocessed cases or splits are missing or wrong, or have changed since the training that
+            is to be continued began.
         CheckpointError: a checkpoint cannot be read or written.
         PluginError: a component is missing.
     """
@@ -206,9 +208,12 @@ def _find_work(
         precision = continued["precision"]
     store = _open_store(project, name, chosen_configuration)
     split = find_split(project, name, _case_names(workspace, dataset, store), fold)
-    if not (state.validated and state.trained(getattr(chosen.trainer, "epochs", None))):
+    trained_already = state.trained(getattr(chosen.trainer, "epochs", None))
+    if not (state.validated and trained_already):
         settings = preprocessing_settings(plan, chosen_configuration, description, registry)
         _require_cases(store, split, plan, chosen_configuration, settings)
+    if state.checkpoint is not None and not trained_already:
+        _require_same(state.checkpoint, plan, chosen_configuration, split)
     return _Work(
         plan=plan,
         configuration=chosen_configuration,
@@ -279,6 +284,7 @@ def _make_task(project: Project, work: _Work, log: TrainingLog) -> FoldTraining:
             "seed": work.seed,
             "precision": work.precision,
             "device": work.device.type,
+            "split": value_hash(asdict(work.split)),
         },
         saved=work.state.checkpoint,
         training_log=log,
@@ -332,6 +338,21 @@ def _require_cases(
         raise DataError(
             f"{where}: cases in {configuration.data_identifier} were preprocessed otherwise than {plan.plans_name} "
             f"says ({', '.join(sorted(changed))}), for other plans or before these were changed. {remedy}"
+        )
+
+
+def _require_same(checkpoint: Checkpoint, plan: Plan, configuration: Configuration, split: Split) -> None:
+    """Refuse to go on with a training whose plan or cases have changed: the result would belong to neither."""
+    then = decode_plan(checkpoint.plans, checkpoint.path).configurations.get(configuration.name)
+    now = decode_plan(encode_plan(plan), checkpoint.path).configurations[configuration.name]
+    decisive = {f.name for f in fields(now)} - {"inherits_from", "next_stage", "extra", "as_written"}
+    changed = [name for name in sorted(decisive) if then is None or getattr(then, name) != getattr(now, name)]
+    if checkpoint.extension.get("split", value_hash(asdict(split))) != value_hash(asdict(split)):
+        changed.append("cases of the fold")
+    if changed:
+        raise DataError(
+            f"{checkpoint.path}: since this training began, its {plan.plans_name} or splits have changed "
+            f"({', '.join(changed)}). Restore them, or train anew without --continue"
         )
 
 
