@@ -121,7 +121,7 @@ def main(inputs: str, outputs: str) -> None:
         made[f"initial_{number}"] = get_patch_size(patch, *rotation, (0.85, 1.25))
 
     class Labels:
-        all_labels = (0, 1, 2)
+        all_labels = [0, 1, 2]  # noqa: RUF012
 
     class Cases:
         identifiers = ("only",)
@@ -135,6 +135,8 @@ def main(inputs: str, outputs: str) -> None:
             (1, 2): np.pad(given["voxels_2"], ((0, 0), (1, 0))),
             (-1, 0, 1, 2): np.pad(given["voxels_annotated"], ((0, 0), (1, 0))),
         }
+        if not given[f"ignore_{number}"]:
+            del locations[-1, 0, 1, 2]
         starts = [loader.get_bbox(given["shape"], bool(given[f"force_{number}"]), locations)[0] for _ in range(4000)]
         made[f"starts_{number}"] = np.array(starts)
     np.savez(outputs, **{key: np.asarray(value) for key, value in made.items()})

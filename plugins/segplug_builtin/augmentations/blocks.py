@@ -65,7 +65,7 @@ class Turned:
         """The source (channels, *region), with a border where the patch reaches outside; voxels flattened."""
         if not self._inside:
             source = F.pad(source, (1, 2) * len(self._region), value=value)
-        return source.reshape(len(source), -1)
+        return source.contiguous().view(len(source), -1)
 
     def strides(self) -> list[int]:
         """Of the flattened source, per axis."""
