@@ -12,9 +12,10 @@ import pytest
 import SimpleITK as sitk
 
 from segplug.errors import DataError, UsageError
-from segplug.model import TrainedFold
+from segplug.model import Split, TrainedFold
 from segplug.runtime.checkpoint import read_checkpoint
 from segplug.runtime.run_record import RunRecord, what_changed
+from segplug.runtime.splits import write_splits
 from segplug.stages.run import Planning, Training, run
 
 NAME = "Dataset501_Phantom"
@@ -114,6 +115,15 @@ def test_wrong_names_are_usage_errors(project, short):
         run(project, 501, folds=["x"], training=short)
     with pytest.raises(UsageError, match=r"no configuration '3d_fulres'.*3d_fullres"):
         run(project, 501, configurations=["3d_fulres"], planning=COMPACT, training=short)
+
+
+@pytest.mark.slow
+def test_new_cases_that_no_fold_has_are_told(project, short):
+    write_splits(project.workspace.splits_file(NAME), [Split(("phantom_000", "phantom_001"), ("phantom_002",))])
+    with pytest.warns(UserWarning, match=r"7 cases are in no fold of .*: phantom_003, .*phantom_009\. To use them"):
+        done = run(project, 501, configurations=["3d_fullres"], planning=COMPACT, training=short)
+    assert [f.trained.fold for f in done.folds] == [0]
+    assert [c.name for c in done.folds[0].evaluation.cases] == ["phantom_002"]
 
 
 def test_damaged_notes_are_as_good_as_none(tmp_path):

@@ -117,12 +117,14 @@ def run(
     plan = _plan(project, dataset, name, planning, record)
     wanted = _configurations(plan, configurations)
     preprocess(project, dataset, configurations=wanted, plans_name=plan.plans_name)
+    cases = list(load_dataset(folder).cases)
+    if chosen_folds is None:
+        chosen_folds = _all_folds(project, name, cases)
     results = []
     for configuration in wanted:
         store = _store(project, plan, configuration)
-        split = find_split(project, name, store.cases(), 0)  # makes splits_final.json, if it is not there
-        for fold in chosen_folds if chosen_folds is not None else _all_folds(project, name):
-            split = find_split(project, name, store.cases(), fold)
+        for fold in chosen_folds:
+            split = find_split(project, name, cases, fold)
             results.append(_train(project, plan, configuration, fold, split, store, training))
     return RunResult(plan, tuple(results))
 
@@ -187,8 +189,19 @@ def _configurations(plan: Plan, wanted: Sequence[str] | None) -> list[str]:
     return independent
 
 
-def _all_folds(project: Project, name: str) -> list[int]:
-    return list(range(len(read_splits(project.workspace.splits_file(name)))))
+def _all_folds(project: Project, name: str, cases: Sequence[str]) -> list[int | str]:
+    find_split(project, name, cases, 0)  # makes splits_final.json, if it is not there
+    file = project.workspace.splits_file(name)
+    splits = read_splits(file)
+    left_out = sorted(set(cases).difference(*({*split.train, *split.val} for split in splits)))
+    if left_out:
+        listed = ", ".join(left_out[:10]) + (f" and {len(left_out) - 10} more" if len(left_out) > 10 else "")
+        warnings.warn(
+            f"{len(left_out)} cases are in no fold of {file} and are not used: {listed}. To use them, add them there, "
+            "or remove the file to have it made anew (every fold is then trained anew)",
+            stacklevel=3,
+        )
+    return list(range(len(splits)))
 
 
 def _store(project: Project, plan: Plan, configuration: str) -> Store:
