@@ -57,7 +57,8 @@ class Swelling(NoAugmentation):
     """Makes batches far larger than the regions they came from."""
 
     def __call__(self, batch: Batch, parameters: Sequence[Parameters]) -> Batch:
-        return Batch(batch.data.repeat(1, 40, 1, 1, 1), batch.target, batch.cases)
+        extra = {"means": batch.data.mean((2, 3, 4)), "note": "large"}
+        return Batch(batch.data.repeat(1, 40, 1, 1, 1), batch.target, batch.cases, batch.target * 2, extra)
 
 
 @contextmanager
@@ -75,8 +76,8 @@ def batches(
     **options: Any,
 ) -> Iterator[Iterator[Batch]]:
     channels = store.open(store.cases()[0]).channels
-    context = AugmentationContext(patch, channels, (True, False))
-    checking = AugmentationContext(patch, channels, (True, False), validation=True)
+    context = AugmentationContext(patch, channels, (True, False)[:channels])
+    checking = AugmentationContext(patch, channels, (True, False)[:channels], validation=True)
     request = BatchRequest(ComponentRef("any"), batch_size, epochs, iterations, val_iterations, first_epoch)
     names = store.cases()
     with open_batches(
@@ -222,7 +223,12 @@ def test_an_error_while_loading_is_raised_where_the_batch_is_wanted(make_store: 
 
 def test_batches_that_outgrow_the_shared_memory_arrive(make_store: Make) -> None:
     store = make_store()
-    assert same(all_of(store, Swelling, workers=2), all_of(store, Swelling))
+    here, there = all_of(store, Swelling), all_of(store, Swelling, workers=2)
+    assert same(here, there)
+    for first, second in zip(here, there, strict=True):
+        assert second.extra["note"] == "large"
+        assert torch.equal(first.extra["means"], second.extra["means"])
+        assert torch.equal(second.previous, second.target * 2)
 
 
 def test_a_killed_worker_is_an_error_and_never_a_hang(make_store: Make) -> None:

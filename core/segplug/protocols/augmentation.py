@@ -43,6 +43,7 @@ class Batch:
         target: int16 (batch, 1, *spatial): labels, -1 outside the image or the nonzero mask.
         cases: names of the cases the samples came from.
         previous: int16 (batch, 1, *spatial), labels predicted by the previous stage of a cascade, or None.
+        extra: what an augmentation wants a trainer to have besides, by name; tensors (on the CPU) or plain values.
     """
 
     data: Tensor
@@ -68,13 +69,17 @@ class Augmentation(Protocol):
         ...
 
     def needed_size(self, parameters: Parameters) -> tuple[int, ...]:
-        """Size of the region, concentric with the patch, that these parameters read; at most `source_size()`."""
+        """Size of the region that these parameters read, concentric with the source; at most `source_size()`.
+
+        Of two concentric regions, the inner one begins at ``outer // 2 - inner // 2`` voxels from where the outer does.
+        """
         ...
 
     def __call__(self, batch: Batch, parameters: Sequence[Parameters]) -> Batch:
         """Return the augmented batch, of spatial size `patch_size`.
 
-        The batch's arrays have one size at least as large as every sample's `needed_size`, concentric with the patch.
-        A pure function: all randomness is in `parameters`.
+        The batch's arrays have one size at least as large as every sample's `needed_size`, concentric with the source;
+        what a sample's parameters do not need may be padding. A pure function: all randomness is in `parameters`, and
+        the batch given is left as it was.
         """
         ...

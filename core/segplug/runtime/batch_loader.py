@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import numpy as np
 from batchgenerators.dataloading.data_loader import DataLoader
 from numpy.typing import NDArray
 
-from segplug.errors import DataError, SegplugError
+from segplug.errors import DataError, SegplugError, UsageError
 from segplug.protocols import Augmentation, Batch, BatchRequest, Parameters, Store, StoredCase
 from segplug.runtime.loader_workers import run_loader
 from segplug.runtime.patch_sampling import LabelKey, PatchRules, place_patch, wants_foreground
@@ -66,7 +66,7 @@ def open_batches(
     """Start loading; yields the batches of the request in order, and ends the workers when the block is left.
 
     Args:
-        store: preprocessed cases; picklable where Python does not fork.
+        store: preprocessed cases, read from by several processes at once.
         train, val: cases to draw from, uniformly and with replacement.
         augmentation, validation: for the two kinds of batches, made for the same patch size.
         patch_size: two or three axes.
@@ -76,9 +76,12 @@ def open_batches(
         apply_augmentation: True augments where the data is read. False does it on `device`, as a GPU wants it.
 
     Raises:
+        UsageError: the request is for no batches at all.
         DataError: there is no case to draw from, or one cannot be read.
         SegplugError: a worker died.
     """
+    if request.iterations + request.val_iterations < 1 or request.batch_size < 1:
+        raise UsageError("a training needs at least one iteration per epoch and one sample per batch")
     phases = (
         Phase("train", tuple(train), augmentation, request.iterations),
         Phase("val", tuple(val), validation, request.val_iterations),
@@ -96,15 +99,37 @@ def open_batches(
 def _batches(items: Iterator[dict[str, Any]], phases: Sequence[Phase], device: torch.device | str) -> Iterator[Batch]:
     import torch
 
+    augmentations = {phase.name: phase.augmentation for phase in phases}
     for item in items:
-        data, target = (torch.from_numpy(item[key]) for key in ("data", "target"))
-        previous = None if item["previous"] is None else torch.from_numpy(item["previous"]).to(device)
-        batch = Batch(data.to(device), target.to(device), item["cases"], previous)
+        batch = _as_batch(item, torch.device(device))
         if item["parameters"] is not None:
-            phase = next(p for p in phases if p.name == item["phase"])
             with one_torch_thread(), torch.no_grad():
-                batch = phase.augmentation(batch, item["parameters"])
+                batch = augmentations[item["phase"]](batch, item["parameters"])
         yield batch
+
+
+def _as_batch(item: Mapping[str, Any], device: torch.device) -> Batch:
+    """The batch of a loader's item, on a device."""
+    import torch
+
+    def tensor(value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        here = torch.from_numpy(value)
+        return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
+
+    extra = {key: tensor(value) for key, value in item["extra"].items()}
+    return Batch(tensor(item["data"]), tensor(item["target"]), item["cases"], tensor(item["previous"]), extra)
+
+
+def _as_item(batch: Batch) -> dict[str, Any]:
+    """What stands for a batch between processes: arrays for tensors, for torch would send them in ways of its own."""
+
+    def array(value: Any) -> Any:
+        return value.numpy() if hasattr(value, "numpy") else value
+
+    parts = {"data": array(batch.data), "target": array(batch.target), "previous": array(batch.previous)}
+    return {**parts, "cases": batch.cases, "extra": {key: array(value) for key, value in batch.extra.items()}}
 
 
 class PatchLoader(DataLoader):  # type: ignore[misc]
@@ -140,7 +165,7 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
 
     def batch_bytes(self) -> int:
         """Most bytes that a batch of regions takes; an augmented one is smaller unless it gains channels."""
-        channels = self._opened[self._phases[0].cases[0]].channels
+        channels = self._opened[next(name for phase in self._phases for name in phase.cases)].channels
         largest = max(math.prod(rules.source_size) for rules in self._rules.values())
         return self._request.batch_size * largest * (4 * channels + 2 + 2)
 
@@ -214,21 +239,14 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
         cases: tuple[str, ...],
         parameters: list[Parameters],
     ) -> dict[str, Any]:
-        item = {"phase": phase.name, "cases": cases, "data": data, "target": target, "previous": None}
-        if not self._apply:
-            return {**item, "parameters": parameters}
         import torch
 
+        batch = Batch(torch.from_numpy(data), torch.from_numpy(target), cases)
+        if not self._apply:
+            return {**_as_item(batch), "phase": phase.name, "parameters": parameters}
         with one_torch_thread(), torch.no_grad():
-            batch = phase.augmentation(Batch(torch.from_numpy(data), torch.from_numpy(target), cases), parameters)
-        previous = None if batch.previous is None else batch.previous.numpy()
-        return {
-            **item,
-            "data": batch.data.numpy(),
-            "target": batch.target.numpy(),
-            "previous": previous,
-            "parameters": None,
-        }
+            batch = phase.augmentation(batch, parameters)
+        return {**_as_item(batch), "phase": phase.name, "parameters": None}
 
 
 class _OpenedCases:

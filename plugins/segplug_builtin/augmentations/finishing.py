@@ -21,9 +21,9 @@ def label_maps(batch: Batch) -> Tensor:
 
 def mask_outside(data: Tensor, maps: Tensor, use_mask_for_norm: Sequence[bool]) -> None:
     """Set channels that were normalised inside the nonzero mask to 0 outside of it, in place."""
-    for channel, masked in enumerate(use_mask_for_norm):
-        if masked:
-            data[:, channel].masked_fill_(maps[:, 0] < 0, 0)
+    if any(use_mask_for_norm):
+        masked = torch.tensor(use_mask_for_norm, device=data.device).view(1, -1, *[1] * (data.ndim - 2))
+        data.masked_fill_(masked & (maps[:, :1] < 0), 0)
 
 
 def finished(batch: Batch, data: Tensor, maps: Tensor) -> Batch:
