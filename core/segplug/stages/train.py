@@ -345,7 +345,7 @@ def _require_same(checkpoint: Checkpoint, plan: Plan, configuration: Configurati
     """Refuse to go on with a training whose plan or cases have changed: the result would belong to neither."""
     then = decode_plan(checkpoint.plans, checkpoint.path).configurations.get(configuration.name)
     now = decode_plan(encode_plan(plan), checkpoint.path).configurations[configuration.name]
-    decisive = {f.name for f in fields(now)} - {"inherits_from", "next_stage", "extra", "as_written"}
+    decisive = {f.name for f in fields(now) if f.compare} - {"inherits_from", "next_stage", "extra"}
     changed = [name for name in sorted(decisive) if then is None or getattr(then, name) != getattr(now, name)]
     if checkpoint.extension.get("split", value_hash(asdict(split))) != value_hash(asdict(split)):
         changed.append("cases of the fold")
