@@ -24,6 +24,7 @@ from segplug.kernel import Kernel
 from segplug.model import Prediction
 from segplug.protocols import PredictionSettings
 from segplug.runtime.files import PARTIAL
+from segplug.runtime.folder_lock import working_in
 from segplug.runtime.project import Project
 from segplug.runtime.workspace import Workspace
 from segplug.stages.predict import predict_folder, predict_images
@@ -352,3 +353,9 @@ def test_killed_and_called_again_finishes_the_work(
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() or name.endswith(".npz")
     assert not [p for p in out.rglob("*") if p.name.startswith(PARTIAL)]
     shutil.rmtree(out)
+
+
+def test_one_run_at_a_time_writes_to_a_folder(project: Project, make_model: Make, images: Path, tmp_path: Path) -> None:
+    with working_in(tmp_path / "out"), pytest.raises(UsageError, match="another run is writing here"):
+        predict_folder(project, images, tmp_path / "out", make_model())
+    assert label_maps(tmp_path / "out") == {}

@@ -134,7 +134,7 @@ def slide(
         window: where the tiles are.
         device: where the network works; the sums are kept there too.
         mirror_axes: axes of the patch to mirror along; 0 is the network's first spatial axis.
-        batch_size: tiles that the network gets at once.
+        batch_size: tiles and mirrored versions of them that the network gets at once.
 
     Raises:
         DataError: the logits are not finite.
@@ -151,12 +151,12 @@ def slide(
     groups = [range(i, min(i + window.depth, len(rolling))) for i in range(0, len(rolling), window.depth)]
     span = max(rolling[g[-1]] - rolling[g[0]] for g in groups) + thickness
     sums = torch.zeros((classes, span, *(sizes[a] for a in order[1:])), device=device)
-    network = _Averaged(forward, mirror_axes, classes, window)
+    network = _Averaged(forward, mirror_axes, classes, window, batch_size)
     for group, following in zip(groups, [*groups[1:], None], strict=True):
         base = rolling[group[0]]
         tiles = list(product(range(len(starts[1])), range(len(starts[2])), group))
-        for first in range(0, len(tiles), batch_size):
-            batch = tiles[first : first + batch_size]
+        for first in range(0, len(tiles), network.tiles):
+            batch = tiles[first : first + network.tiles]
             corners = [(rolling[k], starts[1][i], starts[2][j]) for i, j, k in batch]
             inputs = [data[_box(corner, [patch[a] for a in order])] for corner in corners]
             logits = network(torch.stack(inputs).to(device))
@@ -174,9 +174,19 @@ def slide(
 
 
 class _Averaged:
-    """Sums a network's logits over folds and mirrored inputs, in the window's order of axes."""
+    """Sums a network's logits over folds and mirrored inputs, in the window's order of axes.
 
-    def __init__(self, forward: Sequence[Forward], mirror_axes: Sequence[int], classes: int, window: Window) -> None:
+    `tiles` is the number of tiles to be given at once; mirrored versions of them fill the batch up.
+    """
+
+    def __init__(
+        self,
+        forward: Sequence[Forward],
+        mirror_axes: Sequence[int],
+        classes: int,
+        window: Window,
+        batch_size: int,
+    ) -> None:
         self._forward = forward
         self._mirrorings = [tuple(a + 2 for a in m) for m in mirrorings(mirror_axes)]
         self._classes = classes
@@ -184,20 +194,21 @@ class _Averaged:
         self._order = (0, 1, *(a + 2 for a in window.order))
         self._back = tuple(self._order.index(a) for a in range(5))
         self.count = len(self._mirrorings) * len(forward)
+        self.tiles = max(1, batch_size // len(self._mirrorings))
+        self._versions = max(1, batch_size // self.tiles)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """(batch, channels, *patch) to (batch, classes, *patch), float32: a sum of `count` outputs."""
         x = inputs.permute(self._back)
         x = (x.squeeze(2) if self._flat else x).contiguous()
-        total: Tensor | None = None
-        for axes in self._mirrorings:
-            mirrored = x.flip(axes) if axes else x
+        total = torch.zeros((len(x), self._classes, *x.shape[2:]), device=x.device)
+        for first in range(0, len(self._mirrorings), self._versions):
+            versions = self._mirrorings[first : first + self._versions]
+            batch = torch.cat([x.flip(axes) if axes else x for axes in versions]) if versions != [()] else x
             for forward in self._forward:
-                logits = self._checked(forward(mirrored), x)
-                logits = logits.flip(axes) if axes else logits
-                # a copy: the network may return the same memory again
-                total = logits.to(torch.float32, copy=self.count > 1) if total is None else total.add_(logits)
-        assert total is not None
+                outputs = torch.split(self._checked(forward(batch), batch), len(x))
+                for axes, logits in zip(versions, outputs, strict=True):
+                    total += logits.flip(axes) if axes else logits
         return (total.unsqueeze(2) if self._flat else total).permute(self._order)
 
     def _checked(self, logits: Tensor, x: Tensor) -> Tensor:

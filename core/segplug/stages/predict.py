@@ -17,6 +17,7 @@ from segplug.model import Case, Image, Prediction
 from segplug.protocols import PredictionSettings, Predictor
 from segplug.runtime.case_reading import read_image
 from segplug.runtime.files import write_json
+from segplug.runtime.folder_lock import working_in
 from segplug.runtime.overlap import ahead
 from segplug.runtime.prediction_output import PredictionOutput, find_writer, input_hashes
 from segplug.runtime.project import Project
@@ -213,7 +214,7 @@ def predict_folder(
         raise DataError(f"{source}: no images; expected files named CASE_0000{dataset.file_ending}")
     writer = find_writer(project.kernel, plan.reader.name, dataset.file_ending)
     run = _Run(project, engine, PredictionOutput(target, writer, dataset.file_ending), continue_)
-    with project.stage(STAGE, f"{source} -> {target}", len(cases)):
+    with working_in(target), project.stage(STAGE, f"{source} -> {target}", len(cases)):
         _write_descriptions(source, target, engine, continue_)
         run.all(list(cases.values()), overlapped=project.workers > 0 and engine.settings.max_memory_gb is None)
         failures |= run.failures
