@@ -21,7 +21,7 @@ from segplug.protocols import AugmentationContext, Batch
 from segplug.runtime.patch_sampling import PatchRules, place_patch
 from segplug.runtime.randomness import generator
 from segplug_builtin.augmentations import intensity, resolution
-from segplug_builtin.augmentations.drawing import Probabilities, draw_sample
+from segplug_builtin.augmentations.drawing import Effects, draw_sample
 from segplug_builtin.augmentations.geometry import affine_matrix, geometry_of
 from segplug_builtin.augmentations.nnunet import NNUNetAugmentation
 from segplug_builtin.augmentations.spatial import crop, move
@@ -132,7 +132,7 @@ def test_intensities_and_resolution(pair: tuple[dict[str, Any], Any]) -> None:
 
 def test_factors_are_distributed_alike(pair: tuple[dict[str, Any], Any]) -> None:
     geometry, random = geometry_of((8, 8, 8)), generator(5)
-    drawn = [draw_sample(random, geometry, 1, (), Probabilities(gamma=1)) for _ in range(4000)]
+    drawn = [draw_sample(random, geometry, 1, (), Effects(gamma=1)) for _ in range(4000)]
     assert alike([float(each["gamma"][0]) for each in drawn], pair[1]["factors"])
 
 

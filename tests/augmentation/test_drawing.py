@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, kstest, uniform
 
 from segplug.runtime.randomness import generator
-from segplug_builtin.augmentations.drawing import Probabilities, draw_sample
+from segplug_builtin.augmentations.drawing import Effects, draw_sample
 from segplug_builtin.augmentations.geometry import geometry_of
 
 SAMPLES = 12_000
@@ -23,7 +23,7 @@ LEVEL = 1e-4
 def draw(patch: tuple[int, ...], channels: int = 2, samples: int = SAMPLES) -> list[dict[str, Any]]:
     geometry = geometry_of(patch)
     random = generator(99, *patch)
-    return [draw_sample(random, geometry, channels, geometry.mirror_axes, Probabilities()) for _ in range(samples)]
+    return [draw_sample(random, geometry, channels, geometry.mirror_axes, Effects()) for _ in range(samples)]
 
 
 @pytest.fixture(scope="module")
@@ -125,5 +125,5 @@ def test_mirrors(drawn: list[dict[str, Any]]) -> None:
     assert all(happens(int(count), SAMPLES, 0.5) for count in axes.sum(0))
     geometry = geometry_of((24, 24, 24))
     random = generator(3)
-    some = [draw_sample(random, geometry, 1, (1,), Probabilities()).get("mirror", (False,) * 3) for _ in range(200)]
+    some = [draw_sample(random, geometry, 1, (1,), Effects()).get("mirror", (False,) * 3) for _ in range(200)]
     assert set(some) == {(False, False, False), (False, True, False)}

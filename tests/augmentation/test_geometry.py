@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segplug.runtime.randomness import generator
-from segplug_builtin.augmentations.drawing import Probabilities, draw_sample
+from segplug_builtin.augmentations.drawing import Effects, draw_sample
 from segplug_builtin.augmentations.geometry import affine_matrix, geometry_of, needed_region
 from segplug_builtin.augmentations.spatial import crop, move
 
@@ -52,7 +52,7 @@ def test_turns_about_each_axis() -> None:
 @given(st.lists(st.integers(3, 90), min_size=2, max_size=3), st.integers(0, 9999))
 def test_needed_regions_hold_the_corners(patch: list[int], seed: int) -> None:
     geometry = geometry_of(patch)
-    drawn = draw_sample(generator(seed), geometry, 1, (), Probabilities(rotation=0.7, scaling=0.7))
+    drawn = draw_sample(generator(seed), geometry, 1, (), Effects(rotation=0.7, scaling=0.7))
     plane = geometry.turned_axes
     assert drawn["needed"][:-plane] == geometry.patch_size[:-plane]
     if "affine" not in drawn:
@@ -74,7 +74,7 @@ def test_needed_regions_hold_the_corners(patch: list[int], seed: int) -> None:
 def test_the_needed_region_gives_what_the_whole_source_gives(patch: list[int], seed: int) -> None:
     geometry = geometry_of(patch)
     random = generator(seed)
-    drawn = draw_sample(random, geometry, 2, (), Probabilities(rotation=0.7, scaling=0.7))
+    drawn = draw_sample(random, geometry, 2, (), Effects(rotation=0.7, scaling=0.7))
     data = torch.from_numpy(random.normal(size=(1, 2, *geometry.source_size)).astype(np.float32))
     maps = torch.from_numpy(random.integers(-1, 3, size=(1, 1, *geometry.source_size)).astype(np.int16))
     whole = move(data, maps, [drawn], geometry)

@@ -13,7 +13,7 @@ from segplug_builtin.augmentations.geometry import Geometry, affine_matrix, need
 
 
 @dataclass(frozen=True)
-class Probabilities:
+class Effects:
     """How often each effect happens to a sample, and its range: nnU-Net's defaults, in the order of application.
 
     Blur and low resolution, where they happen, take each channel with probability `*_channel`.
@@ -45,7 +45,7 @@ def draw_sample(
     geometry: Geometry,
     channels: int,
     mirror_axes: Sequence[int],
-    chances: Probabilities,
+    effects: Effects,
 ) -> dict[str, Any]:
     """Draw one sample's parameters. Effects that do not happen are absent.
 
@@ -57,39 +57,39 @@ def draw_sample(
     """
     parameters: dict[str, Any] = {}
     axes = len(geometry.patch_size)
-    _draw_spatial(random, geometry, chances, parameters)
-    if random.random() < chances.noise:
-        parameters["noise"] = (random.uniform(*chances.noise_std), int(random.integers(2**62)))
-    if random.random() < chances.blur:
-        chosen = random.random(channels) < chances.blur_channel
-        sigmas = random.uniform(*chances.blur_sigma, size=(channels, axes))
+    _draw_spatial(random, geometry, effects, parameters)
+    if random.random() < effects.noise:
+        parameters["noise"] = (random.uniform(*effects.noise_std), int(random.integers(2**62)))
+    if random.random() < effects.blur:
+        chosen = random.random(channels) < effects.blur_channel
+        sigmas = random.uniform(*effects.blur_sigma, size=(channels, axes))
         if chosen.any():
             parameters["blur"] = np.where(chosen[:, None], sigmas, 0)
-    if random.random() < chances.brightness:
-        parameters["brightness"] = _around_one(random, chances.brightness_range, channels)
-    if random.random() < chances.contrast:
-        parameters["contrast"] = _around_one(random, chances.contrast_range, channels)
-    if random.random() < chances.low_resolution:
-        chosen = random.random(channels) < chances.low_resolution_channel
-        zoom = random.uniform(*chances.low_resolution_zoom, size=channels)
+    if random.random() < effects.brightness:
+        parameters["brightness"] = _around_one(random, effects.brightness_range, channels)
+    if random.random() < effects.contrast:
+        parameters["contrast"] = _around_one(random, effects.contrast_range, channels)
+    if random.random() < effects.low_resolution:
+        chosen = random.random(channels) < effects.low_resolution_channel
+        zoom = random.uniform(*effects.low_resolution_zoom, size=channels)
         if chosen.any():
             parameters["low_resolution"] = np.where(chosen, zoom, 1)
-    if random.random() < chances.inverted_gamma:
-        parameters["inverted_gamma"] = _around_one(random, chances.gamma_range, channels)
-    if random.random() < chances.gamma:
-        parameters["gamma"] = _around_one(random, chances.gamma_range, channels)
-    mirrored = random.random(axes) < chances.mirror
+    if random.random() < effects.inverted_gamma:
+        parameters["inverted_gamma"] = _around_one(random, effects.gamma_range, channels)
+    if random.random() < effects.gamma:
+        parameters["gamma"] = _around_one(random, effects.gamma_range, channels)
+    mirrored = random.random(axes) < effects.mirror
     if any(mirrored[axis] for axis in mirror_axes):
         parameters["mirror"] = tuple(bool(mirrored[axis]) and axis in mirror_axes for axis in range(axes))
     return parameters
 
 
 def _draw_spatial(
-    random: np.random.Generator, geometry: Geometry, chances: Probabilities, parameters: dict[str, Any]
+    random: np.random.Generator, geometry: Geometry, effects: Effects, parameters: dict[str, Any]
 ) -> None:
-    turned, scaled = random.random(2) < (chances.rotation, chances.scaling)
+    turned, scaled = random.random(2) < (effects.rotation, effects.scaling)
     angles = random.uniform(-geometry.rotation, geometry.rotation, size=3)
-    scale = random.uniform(*chances.scaling_range) if scaled else 1.0
+    scale = random.uniform(*effects.scaling_range) if scaled else 1.0
     plane = geometry.turned_axes
     parameters["needed"] = geometry.patch_size
     if not (turned or scaled):

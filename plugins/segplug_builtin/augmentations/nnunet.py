@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segplug.protocols import AugmentationContext, Batch, Parameters
-from segplug_builtin.augmentations.drawing import Probabilities, draw_sample
+from segplug_builtin.augmentations.drawing import Effects, draw_sample
 from segplug_builtin.augmentations.finishing import finished, label_maps, mask_outside
 from segplug_builtin.augmentations.geometry import geometry_of
 from segplug_builtin.augmentations.intensity import add_noise, apply_gamma, scale_brightness, stretch_contrast
@@ -35,7 +35,7 @@ class NNUNetAugmentation:
         self._context = context
         self._geometry = geometry_of(context.patch_size)
         self.mirror_axes = self._geometry.mirror_axes if mirror else ()
-        self._chances = Probabilities()
+        self._effects = Effects()
 
     def source_size(self) -> tuple[int, ...]:
         """nnU-Net's initial patch size; in validation the patch."""
@@ -45,7 +45,7 @@ class NNUNetAugmentation:
         """Draw one sample's parameters; see `drawing.draw_sample`."""
         if self._context.validation:
             return {}
-        return draw_sample(random, self._geometry, self._context.channels, self.mirror_axes, self._chances)
+        return draw_sample(random, self._geometry, self._context.channels, self.mirror_axes, self._effects)
 
     def needed_size(self, parameters: Parameters) -> tuple[int, ...]:
         """The patch, or the region that a turned or scaled one reads."""
