@@ -98,7 +98,9 @@ def test_references_may_be_named_one_by_one(project, folders):
 def test_missing_predictions_are_an_error_that_names_them_all(project, folders):
     (folders[1] / "two.nii.gz").unlink()
     (folders[1] / "one.nii.gz").rename(folders[1] / "other.nii.gz")
-    with pytest.raises(DataError, match=r"2 cases have no prediction .*: one, two\. Without a reference: other\."):
+    with pytest.raises(
+        DataError, match=r"no prediction .* for 2 of .*: one, two\. Predictions without a reference: other\."
+    ):
         evaluate(project, *folders, DESCRIPTION)
     assert not (folders[1] / "summary.json").exists()
     evaluation = evaluate(project, *folders, DESCRIPTION, allow_missing=True)
@@ -109,7 +111,7 @@ def test_missing_predictions_are_an_error_that_names_them_all(project, folders):
 def test_no_prediction_at_all_is_an_error_even_if_missing_ones_are_allowed(project, folders):
     for file in folders[1].iterdir():
         file.unlink()
-    with pytest.raises(DataError, match="3 cases have no prediction"):
+    with pytest.raises(DataError, match="for 3 of the references: one, two, two-b"):
         evaluate(project, *folders, DESCRIPTION, allow_missing=True)
 
 
@@ -177,7 +179,7 @@ def test_command_says_what_is_left_out(folders):
     (folders[1] / "two.nii.gz").rename(folders[1] / "extra.nii.gz")
     done = run(*folders)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "1 cases have no prediction" in done.stderr
+    assert "for 1 of the references: two." in done.stderr
     assert "--allow-missing" in done.stderr
     assert "Traceback" not in done.stderr
     done = run(*folders, "--allow-missing")

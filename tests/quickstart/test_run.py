@@ -118,6 +118,25 @@ def test_wrong_names_are_usage_errors(project, short):
 
 
 @pytest.mark.slow
+def test_other_names_of_labels_change_nothing_but_other_meanings_do(project, listener, short):
+    one = {"configurations": ["3d_fullres"], "folds": [0], "planning": COMPACT, "training": short}
+    run(project, 501, **one)
+    file = project.workspace.raw_folder(501) / "dataset.json"
+    content = json.loads(file.read_text())
+    content["labels"] = {"background": 0, "liver": 1, "spleen": 2}
+    file.write_text(json.dumps(content))
+    listener.subjects.clear()
+    assert run(project, 501, **one).folds[0].kept
+    assert "verify Dataset501_Phantom" in listener.subjects  # not kept: what its files mean has changed
+    content |= {"labels": {"background": 0, "both": [1, 2], "spleen": 2}, "regions_class_order": [1, 2]}
+    file.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="what the labels mean"):
+        again = run(project, 501, **one)
+    assert not again.folds[0].kept
+    assert list(again.folds[0].evaluation.mean) == [(1, 2), 2]
+
+
+@pytest.mark.slow
 def test_new_cases_that_no_fold_has_are_told(project, short):
     write_splits(project.workspace.splits_file(NAME), [Split(("phantom_000", "phantom_001"), ("phantom_002",))])
     with pytest.warns(UserWarning, match=r"7 cases are in no fold of .*: phantom_003, .*phantom_009\. To use them"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segplug.errors import DataError
-from segplug.model import Plan, Split, TrainedFold
+from segplug.model import LabelSet, Plan, Split, TrainedFold
 from segplug.protocols import Store
 from segplug.runtime.files import read_json, value_hash, write_json
 
@@ -35,7 +35,7 @@ class RunRecord:
 
     @property
     def verified(self) -> str | None:
-        """State of the raw files when they were last found to be in order."""
+        """State of the raw data when they were last found to be in order."""
         found = self._notes.get("verified")
         return found if isinstance(found, str) else None
 
@@ -57,6 +57,7 @@ class RunRecord:
 
 def fold_manifest(
     plan: Plan,
+    labels: LabelSet,
     configuration: str,
     split: Split,
     store: Store,
@@ -66,12 +67,18 @@ def fold_manifest(
     epochs: int | None,
     seed: int | None,
 ) -> dict[str, str]:
-    """What decides the outcome of a training: part -> hash. The parts are phrases for messages."""
+    """What decides the outcome of a training: part -> hash. The parts are phrases for messages.
+
+    A label's name decides nothing.
+    """
     recipe = plan.recipe(configuration)
     cases = {case: store.made_from(case) for case in sorted({*split.train, *split.val})}
     return {
         "the plan": value_hash(asdict(plan.configurations[configuration])),
         "the training data": value_hash([cases, split.train, split.val]),
+        "what the labels mean": value_hash(
+            [list(labels.values.values()), labels.regions_class_order, labels.ignore_label]
+        ),
         "the trainer's settings": value_hash(
             [None if recipe is None else asdict(recipe), trainer, list(overrides), epochs, seed]
         ),

@@ -21,8 +21,6 @@ from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import IMAGE_ENDINGS
 
 STAGE = "evaluate"
-_NAMED = 20
-"""Missing cases named one by one in an error; the rest is counted."""
 
 
 def evaluate(
@@ -137,11 +135,11 @@ def _ending_of(reference: Path | Mapping[str, Path]) -> str:
 
 
 def _missing_text(missing: Sequence[str], unexpected: Sequence[str], prediction: Path, ending: str) -> str:
-    listed = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
-    extra = f" Without a reference: {', '.join(unexpected[:_NAMED])}." if unexpected else ""
+    listed = ", ".join(missing)
+    extra = f" Predictions without a reference: {', '.join(unexpected)}." if unexpected else ""
     return (
-        f"{prediction}: {len(missing)} cases have no prediction (CASE{ending}): {listed}.{extra} "
-        "Predict them, or leave them out of the evaluation with --allow-missing"
+        f"{prediction}: no prediction (CASE{ending}) for {len(missing)} of the references: {listed}.{extra} "
+        "Predict these cases, or leave them out of the evaluation with --allow-missing"
     )
 
 

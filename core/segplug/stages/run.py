@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from segplug.errors import UsageError
 from segplug.model import ComponentRef, Evaluation, Plan, Split, TrainedFold
@@ -111,13 +112,14 @@ def run(
     name = folder.name
     record = RunRecord(project.workspace.preprocessed_folder(name))
     _verify(project, dataset, record)
-    state = fingerprint(project, dataset).extra.get("segplug", {}).get(MADE_FROM)
-    if isinstance(state, str):
-        record.note_verified(state)
+    made_from = fingerprint(project, dataset).extra.get("segplug", {}).get(MADE_FROM)
+    if isinstance(made_from, str):  # a fingerprint that nnU-Net made says nothing of its files
+        record.note_verified(_state(folder, made_from))
     plan = _plan(project, dataset, name, planning, record)
     wanted = _configurations(plan, configurations)
     preprocess(project, dataset, configurations=wanted, plans_name=plan.plans_name)
-    cases = list(load_dataset(folder).cases)
+    raw = load_dataset(folder)
+    cases = list(raw.cases)
     if chosen_folds is None:
         chosen_folds = _all_folds(project, name, cases)
     results = []
@@ -125,7 +127,9 @@ def run(
         store = _store(project, plan, configuration)
         for fold in chosen_folds:
             split = find_split(project, name, cases, fold)
-            results.append(_train(project, plan, configuration, fold, split, store, training))
+            labels = raw.description.labels
+            manifest = fold_manifest(plan, labels, configuration, split, store, **_settings(training))
+            results.append(_train(project, plan, configuration, fold, split, manifest, training))
     return RunResult(plan, tuple(results))
 
 
@@ -134,7 +138,7 @@ def _verify(project: Project, dataset: str | int | Path, record: RunRecord) -> N
     file = project.workspace.fingerprint_file(folder.name)
     if record.verified is not None and file.is_file():
         found = read_fingerprint(file)
-        same = found.extra.get("segplug", {}).get(MADE_FROM) == record.verified
+        same = _state(folder, found.extra.get("segplug", {}).get(MADE_FROM)) == record.verified
         if same and not is_stale(project, load_dataset(folder), found):
             _told_as_kept(project, VERIFY_STAGE, folder.name, "files unchanged since they were verified")
             return
@@ -144,9 +148,15 @@ def _verify(project: Project, dataset: str | int | Path, record: RunRecord) -> N
         warnings.warn(str(finding).removeprefix("warning: "), stacklevel=3)
 
 
+def _state(folder: Path, made_from: str | None) -> str:
+    """Of the raw data: their files as the fingerprint saw them, and dataset.json."""
+    return value_hash([made_from, read_json(folder / "dataset.json")])
+
+
 def _plan(project: Project, dataset: str | int | Path, name: str, planning: Planning, record: RunRecord) -> Plan:
     workspace = project.workspace
-    measured = value_hash(read_json(workspace.fingerprint_file(name)))
+    description = read_json(workspace.raw_folder(dataset) / "dataset.json")
+    measured = value_hash([read_json(workspace.fingerprint_file(name)), description])
     planner = planning.planner or "default"
     asked = {**asdict(planning), "planner": asdict(planner) if isinstance(planner, ComponentRef) else planner}
     noted = record.planned(asked)
@@ -155,7 +165,7 @@ def _plan(project: Project, dataset: str | int | Path, name: str, planning: Plan
     if noted and file.is_file():
         if value_hash(read_json(file)) != noted.get("written"):
             reason = "edited since it was planned"
-        elif noted.get("fingerprint") == measured:
+        elif noted.get("data") == measured:
             reason = "unchanged"
     elif planning.planner is None and file.is_file():
         reason = "there already"
@@ -171,7 +181,7 @@ def _plan(project: Project, dataset: str | int | Path, name: str, planning: Plan
         plans_name=planning.plans_name,
     )
     written = value_hash(read_json(workspace.plans_file(name, made.plans_name)))
-    record.note_planned(asked, plans_name=made.plans_name, fingerprint=measured, written=written)
+    record.note_planned(asked, plans_name=made.plans_name, data=measured, written=written)
     return made
 
 
@@ -195,10 +205,9 @@ def _all_folds(project: Project, name: str, cases: Sequence[str]) -> list[int | 
     splits = read_splits(file)
     left_out = sorted(set(cases).difference(*({*split.train, *split.val} for split in splits)))
     if left_out:
-        listed = ", ".join(left_out[:10]) + (f" and {len(left_out) - 10} more" if len(left_out) > 10 else "")
         warnings.warn(
-            f"{len(left_out)} cases are in no fold of {file} and are not used: {listed}. To use them, add them there, "
-            "or remove the file to have it made anew (every fold is then trained anew)",
+            f"{len(left_out)} cases are in no fold of {file} and are not used: {', '.join(left_out)}. To use them, add "
+            "them there, or remove the file to have it made anew (every fold is then trained anew)",
             stacklevel=3,
         )
     return list(range(len(splits)))
@@ -211,8 +220,24 @@ def _store(project: Project, plan: Plan, configuration: str) -> Store:
     return store
 
 
+def _settings(training: Training) -> dict[str, Any]:
+    """What of them decides the outcome."""
+    return {
+        "trainer": training.trainer,
+        "overrides": training.overrides,
+        "epochs": training.epochs,
+        "seed": training.seed,
+    }
+
+
 def _train(
-    project: Project, plan: Plan, configuration: str, fold: int | str, split: Split, store: Store, training: Training
+    project: Project,
+    plan: Plan,
+    configuration: str,
+    fold: int | str,
+    split: Split,
+    manifest: Mapping[str, str],
+    training: Training,
 ) -> FoldResult:
     chosen = choose_trainer(
         project.kernel,
@@ -223,16 +248,6 @@ def _train(
         epochs=training.epochs,
     )
     trained = _fold_folder(project, plan, configuration, fold, chosen)
-    manifest = fold_manifest(
-        plan,
-        configuration,
-        split,
-        store,
-        trainer=training.trainer,
-        overrides=training.overrides,
-        epochs=training.epochs,
-        seed=training.seed,
-    )
     changed = what_changed(trained, manifest)
     if changed:
         check_components(project.kernel.registry, chosen)  # a mistake in a name must not cost a trained fold
@@ -244,9 +259,9 @@ def _train(
                 f"{configuration} fold {fold}: trained anew, because {what} changed; what was there is kept in {aside}",
                 stacklevel=3,
             )
-    summary = trained.validation_folder / SUMMARY
-    kept = trained.checkpoint().is_file() and summary.is_file()
-    if not kept:
+    finished = [trained.checkpoint(), trained.validation_folder / SUMMARY]
+    before = [file.stat().st_mtime_ns if file.is_file() else None for file in finished]
+    if None in before:
         write_json(trained.folder / FOLD_FILE, manifest)
     train(
         project,
@@ -254,15 +269,13 @@ def _train(
         configuration,
         fold,
         plans_name=plan.plans_name,
-        trainer=training.trainer,
-        overrides=training.overrides,
-        epochs=training.epochs,
+        **_settings(training),
         device=training.device,
         precision=training.precision,
-        seed=training.seed,
         continue_=any(trained.folder.glob("checkpoint_*.pth")),
     )
-    return FoldResult(configuration, trained, split, read_summary(summary), kept)
+    kept = before == [file.stat().st_mtime_ns for file in finished]
+    return FoldResult(configuration, trained, split, read_summary(finished[1]), kept)
 
 
 def _fold_folder(
