@@ -78,7 +78,7 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session
 def parity(session: nox.Session) -> None:
-    """Compare with nnU-Net itself, which is installed in an environment of its own."""
+    """Compare with nnU-Net itself, in an environment of its own; the whole comparison is written to docs/parity.md."""
     session.install(*PINNED, "-e", ".[test]")
     peer = Path(session.virtualenv.location).resolve().with_name("peer")
     python = peer / "bin" / "python"
@@ -86,6 +86,8 @@ def parity(session: nox.Session) -> None:
         session.run("python", "-m", "venv", str(peer))
     session.run(str(python), "-m", "pip", "install", "--quiet", *PEER, external=True)
     variables = {"SEGPLUG_PEER": str(python)}
+    if not session.posargs:
+        variables["SEGPLUG_PARITY_TABLE"] = str(ROOT / "docs" / "parity.md")
     codes = [0, NO_TESTS_COLLECTED]
     session.run("pytest", "-m", "parity", *session.posargs, env=variables, success_codes=codes)
 
