@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from hypothesis import settings
 # a busy machine is no reason to fail; in CI hypothesis' own profile draws the same examples every time
 settings.register_profile("segplug", settings(), deadline=None)
 settings.load_profile("segplug")
+
+# a shell's background jobs ignore SIGINT, and so would every process that the tests start and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
