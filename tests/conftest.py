@@ -42,8 +42,8 @@ INTRODUCTION = """# Parity with nnU-Net
 
 What segplug computes, beside what nnunetv2 computes from the same input. Each row is one comparison, made by running
 both programs; the largest difference found over all its cases stands beside the one that is allowed. Shares of voxels,
-cases or entries that differ are given as such: 1e-4 is one in ten thousand. The data sets are the six that the tests are
-given (MRI and microscopy, 2D and 3D; labels, regions, scribbles) and phantoms.
+cases or entries that differ are given as such: 1e-4 is one in ten thousand. The data sets are the six that the tests
+are given (MRI and microscopy, 2D and 3D; labels, regions, scribbles) and phantoms.
 
 This page was written by
 
