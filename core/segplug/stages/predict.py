@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import segplug
 from segplug.errors import DataError, UsageError
-from segplug.kernel import Provided, provenance
-from segplug.model import Case, Image, Prediction
+from segplug.kernel import provenance
+from segplug.model import Image, Prediction
 from segplug.protocols import PredictionSettings, Predictor
-from segplug.runtime.case_reading import read_image
 from segplug.runtime.files import write_json
 from segplug.runtime.folder_lock import working_in
-from segplug.runtime.overlap import ahead
-from segplug.runtime.prediction_output import PredictionOutput, find_writer, input_hashes
+from segplug.runtime.prediction_cases import STAGE, CaseRun
+from segplug.runtime.prediction_engine import Engine
+from segplug.runtime.prediction_output import PredictionOutput, find_writer
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import scan_cases
 
 if TYPE_CHECKING:
-    from segplug.runtime.prediction_pipeline import PredictionPipeline
     from segplug.runtime.trained_model import TrainedModel
-
-STAGE = "predict"
 
 
 @dataclass(frozen=True)
@@ -43,88 +37,6 @@ class FolderPrediction:
     folder: Path
     predicted: tuple[str, ...]
     kept: tuple[str, ...]
-
-
-class Engine:
-    """A model with its pipeline and the inference engine that runs it.
-
-    Args:
-        model: a model folder, or a model that is loaded; `folds` and `checkpoint` are for a folder.
-        settings: None for the defaults.
-        predictor: name of the inference engine.
-        scratch: folder on whose disk probabilities are kept meanwhile.
-
-    Raises:
-        UsageError, CheckpointError, PluginError, DataError: see `predict_folder`.
-    """
-
-    def __init__(
-        self,
-        project: Project,
-        model: Path | TrainedModel,
-        *,
-        folds: Sequence[int | str] | None = None,
-        checkpoint: str = "final",
-        settings: PredictionSettings | None = None,
-        predictor: str = "torch",
-        scratch: Path | None = None,
-    ) -> None:
-        from segplug.runtime.prediction_pipeline import PredictionPipeline
-        from segplug.runtime.trained_model import TrainedModel
-
-        self._registry = project.kernel.registry
-        self.settings = settings or PredictionSettings()
-        allow_change = self.settings.allow_provider_change
-        self.model: TrainedModel = (
-            model
-            if isinstance(model, TrainedModel)
-            else TrainedModel(self._registry, model, folds, checkpoint, allow_provider_change=allow_change)
-        )
-        self.pipeline: PredictionPipeline = PredictionPipeline(
-            self._registry, self.model, self.settings, scratch=scratch
-        )
-        self._provided = self._registry.resolve("predictors", predictor)
-
-    @cached_property
-    def predictor(self) -> Predictor:
-        """The inference engine, its networks on the device; made when it is first asked for.
-
-        Raises:
-            UsageError: the device or precision is not to be had.
-            CheckpointError: the weights do not fit the plan.
-        """
-        built: Predictor = self._registry.build(
-            "predictors",
-            self._provided.qualified_name,
-            model=self.model,
-            settings=self.settings,
-            pipeline=self.pipeline,
-        )
-        return built
-
-    @property
-    def used(self) -> list[Provided]:
-        """The components at work."""
-        plan, configuration = self.model.plan, self.model.configuration
-        names = [
-            ("readers", plan.reader.name),
-            *(("normalizers", ref.name) for ref in configuration.normalization),
-            ("resamplers", configuration.resample_data.name),
-            ("resamplers", configuration.resample_probabilities.name),
-            ("architectures", configuration.architecture.name),
-        ]
-        found = [self._registry.resolve(kind, name) for kind, name in dict.fromkeys(names)]
-        return [*found, self._provided]
-
-    @cached_property
-    def recipe(self) -> dict[str, Any]:
-        """What decides a prediction beside the image, as JSON values."""
-        decisive = {"step_size", "mirroring", "precision", "save_probabilities"}
-        return {
-            "model": self.model.identity,
-            "predictor": self._provided.qualified_name,
-            "settings": {name: value for name, value in asdict(self.settings).items() if name in decisive},
-        }
 
 
 def predict_images(
@@ -213,7 +125,7 @@ def predict_folder(
     if not cases and not failures:
         raise DataError(f"{source}: no images; expected files named CASE_0000{dataset.file_ending}")
     writer = find_writer(project.kernel, plan.reader.name, dataset.file_ending)
-    run = _Run(project, engine, PredictionOutput(target, writer, dataset.file_ending), continue_)
+    run = CaseRun(project, engine, PredictionOutput(target, writer, dataset.file_ending), continue_)
     with working_in(target), project.stage(STAGE, f"{source} -> {target}", len(cases)):
         _write_descriptions(source, target, engine, continue_)
         run.all(list(cases.values()), overlapped=project.workers > 0 and engine.settings.max_memory_gb is None)
@@ -248,92 +160,3 @@ def _write_descriptions(source: Path, target: Path, engine: Engine, continue_: b
         },
     }
     write_json(target / "predict_from_raw_data_args.json", arguments)
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A case that is ready for the network; the image is None if its prediction is there already."""
-
-    made_from: Mapping[str, Any]
-    image: Image | None
-
-
-class _Run:
-    """The cases of one call of `predict_folder`. `failures` gets what is wrong with a case."""
-
-    def __init__(self, project: Project, engine: Engine, output: PredictionOutput, continue_: bool) -> None:
-        self.failures: dict[str, str] = {}
-        self.predicted: list[str] = []
-        self.kept: list[str] = []
-        self._project = project
-        self._engine = engine
-        self._output = output
-        self._continue = continue_
-        self._reader = project.kernel.registry.build("readers", engine.model.plan.reader)
-        self._total = 0
-
-    def all(self, cases: Sequence[Case], overlapped: bool) -> None:
-        """Predict and write every case that can be."""
-        self._total = len(cases)
-        pending: list[tuple[Case, Prediction, Future[Path]]] = []
-        with ThreadPoolExecutor(1, thread_name_prefix="write") as writing:
-            for case, reading in ahead(self._read, cases, int(overlapped)):
-                with self._naming(case):
-                    ready = reading.result()
-                    if ready.image is None:
-                        self._step(case, self.kept)
-                    else:
-                        prediction = self._engine.predictor.predict(ready.image)
-                        written = writing.submit(self._output.write, case.name, prediction, ready.made_from)
-                        pending.append((case, prediction, written))
-                while pending and (len(pending) > 1 or not overlapped):
-                    self._finish(*pending.pop(0))
-            for entry in pending:
-                self._finish(*entry)
-
-    def _read(self, case: Case) -> _Ready:
-        made_from = {**self._engine.recipe, "images": input_hashes(case)}
-        if self._continue and self._output.is_whole(case.name, made_from):
-            return _Ready(made_from, None)
-        image = read_image(self._reader, case, self._engine.model.dataset.num_channels)
-        return _Ready(made_from, self._engine.pipeline.prepare(image))
-
-    def _finish(self, case: Case, prediction: Prediction, written: Future[Path]) -> None:
-        """Wait until a case is on disk, and tell of it."""
-        with self._naming(case):
-            path = written.result()
-            kernel = self._project.kernel
-            kernel.emit("segplug_case_predicted", case=case.name, prediction=prediction, path=path)
-            self._step(case, self.predicted)
-
-    def _step(self, case: Case, outcome: list[str]) -> None:
-        outcome.append(case.name)
-        done = len(self.predicted) + len(self.kept) + len(self.failures)
-        self._project.progress(STAGE, case.name, done, self._total)
-
-    @contextmanager
-    def _naming(self, case: Case) -> Iterator[None]:
-        """Note what is wrong with a case, by its name, and go on with the others."""
-        try:
-            yield
-        except DataError as error:
-            self._fail(case, str(error).removeprefix(f"case {case.name}: "))
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            self._fail(case, "memory ran out. Free some, or use --max-memory, --workers 0 or another --device")
-
-    def _fail(self, case: Case, why: str) -> None:
-        self.failures[case.name] = f"{case.name}: {why}"
-        # what an earlier run left must not be taken for a result of this one
-        self._output.discard(case.name)
-        self._step(case, [])
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """NumPy's error, or torch's of a GPU or of the CPU, which has no type of its own."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )

@@ -20,13 +20,13 @@ from segplug.runtime.case_preprocessing import (
 )
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.planned import find_configuration, find_plan
+from segplug.runtime.preprocessed_cases import STORE
 from segplug.runtime.preprocessing import Preprocessing
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import load_dataset
 from segplug.runtime.reference_labels import copy_if_changed
 
 STAGE = "preprocess"
-STORE = "blosc2"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from segplug.runtime.evaluation import SUMMARY, read_summary
 from segplug.runtime.files import read_json, value_hash, write_json
 from segplug.runtime.fingerprint_codec import read_fingerprint
 from segplug.runtime.fold_folder import set_aside
+from segplug.runtime.fold_work import parse_fold
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.plan_codec import read_plan
 from segplug.runtime.planned import DEFAULT_PLANS, find_configuration
+from segplug.runtime.preprocessed_cases import STORE
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import load_dataset
 from segplug.runtime.run_record import FOLD_FILE, RunRecord, fold_manifest, what_changed
@@ -26,8 +28,8 @@ from segplug.runtime.trainer_choice import ChosenTrainer, check_components, choo
 from segplug.stages.fingerprint import MADE_FROM, fingerprint, is_stale
 from segplug.stages.plan import STAGE as PLAN_STAGE
 from segplug.stages.plan import plan as make_plan
-from segplug.stages.preprocess import STORE, preprocess
-from segplug.stages.train import parse_fold, train
+from segplug.stages.preprocess import preprocess
+from segplug.stages.train import train
 from segplug.stages.verify import STAGE as VERIFY_STAGE
 from segplug.stages.verify import verify
 

@@ -10,11 +10,11 @@ import numpy as np
 from segplug.errors import DataError
 from segplug.model import Evaluation, TrainedFold
 from segplug.protocols import PredictionSettings, Store
+from segplug.runtime.prediction_engine import Engine
 from segplug.runtime.prediction_output import PredictionOutput, find_writer
 from segplug.runtime.preprocessing import geometry_from_json
 from segplug.runtime.project import Project
 from segplug.stages.evaluate import evaluate
-from segplug.stages.predict import Engine
 
 if TYPE_CHECKING:
     from segplug.runtime.prediction_pipeline import PreparedImage

@@ -1,0 +1,109 @@
+"""The cases of a folder, predicted one after the other: read ahead, written behind, each failing by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segplug.errors import DataError
+from segplug.model import Case, Image, Prediction
+from segplug.runtime.case_reading import read_image
+from segplug.runtime.overlap import ahead
+from segplug.runtime.prediction_engine import Engine
+from segplug.runtime.prediction_output import PredictionOutput, input_hashes
+from segplug.runtime.project import Project
+
+STAGE = "predict"
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A case that is ready for the network; the image is None if its prediction is there already."""
+
+    made_from: Mapping[str, Any]
+    image: Image | None
+
+
+class CaseRun:
+    """The cases of one call of `predict_folder`. `failures` gets what is wrong with a case."""
+
+    def __init__(self, project: Project, engine: Engine, output: PredictionOutput, continue_: bool) -> None:
+        self.failures: dict[str, str] = {}
+        self.predicted: list[str] = []
+        self.kept: list[str] = []
+        self._project = project
+        self._engine = engine
+        self._output = output
+        self._continue = continue_
+        self._reader = project.kernel.registry.build("readers", engine.model.plan.reader)
+        self._total = 0
+
+    def all(self, cases: Sequence[Case], overlapped: bool) -> None:
+        """Predict and write every case that can be."""
+        self._total = len(cases)
+        pending: list[tuple[Case, Prediction, Future[Path]]] = []
+        with ThreadPoolExecutor(1, thread_name_prefix="write") as writing:
+            for case, reading in ahead(self._read, cases, int(overlapped)):
+                with self._naming(case):
+                    ready = reading.result()
+                    if ready.image is None:
+                        self._step(case, self.kept)
+                    else:
+                        prediction = self._engine.predictor.predict(ready.image)
+                        written = writing.submit(self._output.write, case.name, prediction, ready.made_from)
+                        pending.append((case, prediction, written))
+                while pending and (len(pending) > 1 or not overlapped):
+                    self._finish(*pending.pop(0))
+            for entry in pending:
+                self._finish(*entry)
+
+    def _read(self, case: Case) -> _Ready:
+        made_from = {**self._engine.recipe, "images": input_hashes(case)}
+        if self._continue and self._output.is_whole(case.name, made_from):
+            return _Ready(made_from, None)
+        image = read_image(self._reader, case, self._engine.model.dataset.num_channels)
+        return _Ready(made_from, self._engine.pipeline.prepare(image))
+
+    def _finish(self, case: Case, prediction: Prediction, written: Future[Path]) -> None:
+        """Wait until a case is on disk, and tell of it."""
+        with self._naming(case):
+            path = written.result()
+            kernel = self._project.kernel
+            kernel.emit("segplug_case_predicted", case=case.name, prediction=prediction, path=path)
+            self._step(case, self.predicted)
+
+    def _step(self, case: Case, outcome: list[str]) -> None:
+        outcome.append(case.name)
+        done = len(self.predicted) + len(self.kept) + len(self.failures)
+        self._project.progress(STAGE, case.name, done, self._total)
+
+    @contextmanager
+    def _naming(self, case: Case) -> Iterator[None]:
+        """Note what is wrong with a case, by its name, and go on with the others."""
+        try:
+            yield
+        except DataError as error:
+            self._fail(case, str(error).removeprefix(f"case {case.name}: "))
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            self._fail(case, "memory ran out. Free some, or use --max-memory, --workers 0 or another --device")
+
+    def _fail(self, case: Case, why: str) -> None:
+        self.failures[case.name] = f"{case.name}: {why}"
+        # what an earlier run left must not be taken for a result of this one
+        self._output.discard(case.name)
+        self._step(case, [])
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """NumPy's error, or torch's of a GPU or of the CPU, which has no type of its own."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
