@@ -467,3 +467,20 @@ def describe(folder: Path, ending: str, cases: int) -> None:
         "file_ending": ending,
     }
     (folder / "dataset.json").write_text(json.dumps(raw))
+
+
+def test_a_header_that_contradicts_itself_is_a_warning(sample: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    for file in (sample.image("case_2"), sample.image("case_2", 1), sample.label("case_2")):
+        image = nibabel.load(file)
+        array = np.asanyarray(image.dataobj)
+        image.header.set_qform(None, 0)
+        image.header.set_sform(np.diag([-4.0, -4.0, 4.0, 1.0]), 1)
+        content = nibabel.Nifti1Image(array, None, image.header).to_bytes()
+        file.write_bytes(gzip.compress(content))
+    verification = sample.verify()
+    assert verification.ok
+    assert {(f.case, f.kind, f.severity) for f in verification.findings} == {
+        ("case_2", "spacing contradicts", "warning")
+    }
+    assert len(verification.findings) == 3
+    assert "WARNING" not in capfd.readouterr().err

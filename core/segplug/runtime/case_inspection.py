@@ -19,7 +19,7 @@ from segplug.model import Case, DatasetDescription, Image, Labels
 from segplug.protocols import Reader
 from segplug.runtime.case_reading import whole_numbers
 from segplug.runtime.findings import Finding
-from segplug.runtime.geometry import ASSUMED, differences
+from segplug.runtime.geometry import ASSUMED, DOUBTS, differences
 
 LISTED = 10
 """Unexpected label values that a finding names one by one."""
@@ -92,6 +92,8 @@ def _read(case: Case, path: Path, reader: Reader, findings: list[Finding]) -> Im
                 "Add the file unless the assumption is right", "warning",
             )
         )  # fmt: skip
+    for kind, found, expected, remedy in image.geometry.extra.get(DOUBTS, ()):
+        findings.append(Finding(kind, case.name, path, found, expected, remedy, "warning"))
     return image
 
 

@@ -14,6 +14,10 @@ from segplug.model import Geometry
 ASSUMED = "assumed"
 """Key under `Geometry.extra`: names of what a reader had to assume because the files do not tell, as ["spacing"]."""
 
+DOUBTS = "doubts"
+"""Key under `Geometry.extra`: what in a file's header contradicts itself, one [kind, found, expected, remedy] each;
+`dataset verify` warns of them."""
+
 SPACING_TOLERANCE = 1e-5
 """Relative; that of nnU-Net, which refuses what differs by more."""
 

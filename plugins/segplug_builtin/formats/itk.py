@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,27 @@ from numpy.typing import NDArray
 
 from segplug.errors import DataError
 from segplug.model import Geometry, Image, Labels
+from segplug.runtime.geometry import DOUBTS
 from segplug_builtin.formats.channels import flat_geometry, stack_channels
-from segplug_builtin.formats.damage import check_itk_payload, reading
+from segplug_builtin.formats.damage import DEFLATE_RATIO, check_itk_payload, check_promise, reading
 from segplug_builtin.formats.label_type import smallest_label_type
-from segplug_builtin.formats.nifti import HEADER, is_nifti, label_file, read_nifti, scaled_like_itk, write_content
+from segplug_builtin.formats.nifti import (
+    HEADER,
+    is_nifti,
+    label_file,
+    read_nifti,
+    scaled_like_itk,
+    spacing_doubts,
+    write_content,
+)
 
 FORMATS = "a NIfTI, NRRD, MetaImage or GIPL file that ITK reads"
 TURNED = "turned"
 """Key under `Geometry.extra` of a reoriented image: the file's own orientation code, spacing, origin and direction."""
+
+
+ORTHONORMAL = 1e-3
+"""By how much products of direction cosines may differ from those of axes at right angles; headers are rounded."""
 
 
 def read_simpleitk(paths: Sequence[Path]) -> Image:
@@ -50,8 +64,7 @@ def write_simpleitk(path: Path, labels: Labels) -> None:
     if content is not None:
         write_content(path, content)
         return
-    import SimpleITK as sitk
-
+    sitk = _sitk()
     axes = len(labels.geometry.origin) or 3
     image = sitk.GetImageFromArray(array[0] if axes == 2 else array)
     image.SetSpacing(_itk_spacing(labels.geometry)[:axes])
@@ -63,8 +76,7 @@ def write_simpleitk(path: Path, labels: Labels) -> None:
 
 def write_simpleitk_reorient(path: Path, labels: Labels) -> None:
     """Write a label map, turned back to the orientation of its file."""
-    import SimpleITK as sitk
-
+    sitk = _sitk()
     turned = labels.geometry.extra.get(TURNED)
     if turned is None:
         write_simpleitk(path, labels)
@@ -85,31 +97,58 @@ def write_simpleitk_reorient(path: Path, labels: Labels) -> None:
     _write(image, path)
 
 
-def _read(path: Path) -> Image:
+@cache
+def _sitk() -> Any:
+    """SimpleITK, without the warnings that it writes to standard error: what they tell is checked here (`_doubts`)."""
     import SimpleITK as sitk
 
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    return sitk
+
+
+def _read(path: Path) -> Image:
+    sitk = _sitk()
     content = None
     if is_nifti(path):
         content = read_nifti(path)
     else:
         check_itk_payload(path)
     with reading(path, FORMATS):
-        if content is not None and content.raw is not None:
+        header = _header(path)
+        if content is not None and content.raw is not None and header.GetNumberOfComponents() == 1:
             # voxels are decompressed and checked already; ITK says what the header means
-            header = sitk.ImageFileReader()
-            header.SetFileName(str(path))
-            header.ReadImageInformation()
-            if header.GetNumberOfComponents() == 1:
-                array = scaled_like_itk(content).reshape(tuple(reversed(header.GetSize())))
-                return _image(array, header, {HEADER: content.header.hex()}, path)
+            array = scaled_like_itk(content).reshape(tuple(reversed(header.GetSize())))
+            return _image(array, header, {HEADER: content.header.hex()}, path)
         image = sitk.ReadImage(str(path))
         extra = {} if content is None else {HEADER: content.header.hex()}
         return _image(_array(image, path), image, extra, path)
 
 
-def _read_turned(path: Path, orientation: str) -> Image:
-    import SimpleITK as sitk
+def _header(path: Path) -> Any:
+    """What ITK makes of a file's header. It sets aside the memory that the header asks for before it looks further.
 
+    Raises:
+        DataError: no file of this size can hold what the header promises.
+    """
+    header = _sitk().ImageFileReader()
+    header.SetFileName(str(path))
+    try:
+        header.ReadImageInformation()
+    except RuntimeError as error:
+        if "orthonormal" not in str(error):
+            raise
+        raise DataError(
+            f"{path}: its axes are not at right angles to each other (sform, qform), which ITK does not read; expected "
+            "an image on a rectangular grid. Resample it to one, or correct its header"
+        ) from None
+    if path.suffix.lower() not in (".mhd", ".nhdr"):  # their voxels stand in another file
+        promised = math.prod(header.GetSize()) * header.GetNumberOfComponents()  # of one byte at least
+        check_promise(promised, path.stat().st_size * DEFLATE_RATIO, path)
+    return header
+
+
+def _read_turned(path: Path, orientation: str) -> Image:
+    sitk = _sitk()
     extra: dict[str, Any] = {}
     if is_nifti(path):
         content = read_nifti(path)
@@ -117,6 +156,7 @@ def _read_turned(path: Path, orientation: str) -> Image:
     else:
         check_itk_payload(path)
     with reading(path, f"{FORMATS}, with three axes"):
+        _header(path)
         image = sitk.ReadImage(str(path))
         if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
             raise DataError(f"{path}: {image.GetDimension()} axes; only volumes of one channel can be reoriented")
@@ -133,9 +173,7 @@ def _read_turned(path: Path, orientation: str) -> Image:
 
 def _array(image: Any, path: Path) -> NDArray[np.float32]:
     """Voxels as float32, channels of vector pixels as first axis."""
-    import SimpleITK as sitk
-
-    view = sitk.GetArrayViewFromImage(image)
+    view = _sitk().GetArrayViewFromImage(image)
     if view.dtype.kind == "c":
         raise DataError(f"{path}: complex voxels; expected real numbers. Save magnitude and phase as channels")
     if image.GetNumberOfComponentsPerPixel() > 1:
@@ -160,7 +198,22 @@ def _image(array: NDArray[np.float32], itk: Any, extra: dict[str, Any], path: Pa
         raise DataError(f"{path}: {axes} axes; expected two, three, or four of which the last are channels")
     ordered = tuple(abs(s) for s in reversed(spacing))
     in_array = flat_geometry((ordered[0], ordered[1])) if len(ordered) == 2 else ordered
-    return Image(array, Geometry(in_array, tuple(origin), tuple(direction), extra))
+    found = _doubts(direction, extra)
+    return Image(
+        array, Geometry(in_array, tuple(origin), tuple(direction), {**extra, DOUBTS: found} if found else extra)
+    )
+
+
+def _doubts(direction: Sequence[float], extra: Mapping[str, Any]) -> list[list[str]]:
+    """What ITK passes over, or only warns of, in a header that it reads."""
+    found = spacing_doubts(bytes.fromhex(extra[HEADER])) if HEADER in extra else []
+    axes = math.isqrt(len(direction))
+    matrix = np.reshape(direction, (axes, axes))
+    if not np.allclose(matrix.T @ matrix, np.eye(axes), rtol=0, atol=ORTHONORMAL):
+        listed = ", ".join(f"{v:.4g}" for v in direction)
+        remedy = "Resample the image to a rectangular grid, or correct its header"
+        found.append(["direction not orthonormal", f"direction cosines ({listed})", "axes at right angles", remedy])
+    return found
 
 
 def _itk_spacing(geometry: Geometry) -> tuple[float, ...]:
@@ -168,10 +221,8 @@ def _itk_spacing(geometry: Geometry) -> tuple[float, ...]:
 
 
 def _write(image: Any, path: Path) -> None:
-    import SimpleITK as sitk
-
     try:
-        sitk.WriteImage(image, str(path), True)
+        _sitk().WriteImage(image, str(path), True)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise DataError(f"{path}: cannot be written: {reason}. Check the file ending and free space") from error

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from segplug.errors import DataError
 from segplug.model import Geometry, Image, Labels
+from segplug.runtime.geometry import DOUBTS
 from segplug_builtin.formats.channels import flat_geometry, stack_channels
 from segplug_builtin.formats.damage import read_whole, reading
 from segplug_builtin.formats.label_type import smallest_label_type
-from segplug_builtin.formats.nifti import HEADER, label_file, write_content
+from segplug_builtin.formats.nifti import HEADER, check_nifti, label_file, spacing_doubts, write_content
 
 LPS = np.diag([-1.0, -1.0, 1.0])
 """NIfTI's world is RAS; a `Geometry` has ITK's, LPS."""
@@ -62,12 +63,16 @@ def _read(path: Path, turn: bool) -> Image:
     from nibabel.orientations import io_orientation
 
     content = read_whole(path)
+    check_nifti(content, path)  # nibabel sets aside what the header promises before it looks
     kind = nibabel.Nifti2Image if content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nibabel.Nifti1Image
     with reading(path, "a NIfTI file (.nii, .nii.gz)"):
         image = kind.from_bytes(content)
         if not 2 <= image.ndim <= 4:
             raise DataError(f"{path}: {image.ndim} axes; expected two, three, or four of which the last are channels")
         extra: dict[str, Any] = {HEADER: image.header.binaryblock.hex()}
+        found = spacing_doubts(image.header.binaryblock)
+        if found:
+            extra[DOUBTS] = found
         if turn:
             if image.ndim == 2:
                 raise DataError(f"{path}: two axes; only volumes can be reoriented")

@@ -25,6 +25,10 @@ SCALAR_TYPES = {
 """NIfTI datatype codes of plain numbers."""
 
 
+SIZE_TOLERANCE = 1e-3
+"""Relative difference of voxel sizes that single-precision headers do not explain."""
+
+
 @dataclass(frozen=True)
 class NiftiContent:
     """A whole NIfTI-1 file.
@@ -55,27 +59,65 @@ def read_nifti(path: Path) -> NiftiContent | None:
         DataError: it is missing, empty, truncated, damaged or no NIfTI at all.
     """
     content = read_whole(path)
-    order = next((o for o in "<>" if content[:4] == struct.pack(f"{o}i", 348)), None)
-    if order is None and content[:4] not in (struct.pack("<i", 540), struct.pack(">i", 540)):
-        raise DataError(f"{path}: no NIfTI header but {looks_like(content)}; expected a NIfTI file. {RESTORE}")
-    if order is None or content[344:348] != b"n+1\0":
+    layout = check_nifti(content, path)
+    if layout is None or len(layout.header) != 348:
         return None
-    count, *dims = struct.unpack_from(f"{order}8h", content, 40)
-    datatype, bits = struct.unpack_from(f"{order}2h", content, 70)
-    offset, slope, intercept = struct.unpack_from(f"{order}3f", content, 108)
+    kind, start, shape = SCALAR_TYPES.get(layout.datatype), layout.start, layout.shape
+    slope, intercept = struct.unpack_from(f"{layout.order}2f", content, 112)
+    raw = None
+    if kind is not None and start >= 352:  # else libraries differ in where voxels begin
+        raw = np.frombuffer(content, f"{layout.order}{kind}", prod(shape), start).reshape(shape)
+    return NiftiContent(layout.header, shape, raw, slope, intercept)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a NIfTI file has its voxels: byte order, header, shape (slowest axis first), type code, first byte."""
+
+    order: str
+    header: bytes
+    shape: tuple[int, ...]
+    datatype: int
+    start: int
+
+
+def check_nifti(content: bytes, path: Path) -> Layout | None:
+    """Check that the header makes sense and that all the voxels it promises are there; None for a file of two parts.
+
+    Args:
+        content: of the file, decompressed.
+
+    Raises:
+        DataError: it is no NIfTI, or truncated, or its header is damaged.
+    """
+    sizes = {struct.pack(f"{order}i", size): (order, size) for order in "<>" for size in (348, 540)}
+    if content[:4] not in sizes:
+        raise DataError(f"{path}: no NIfTI header but {looks_like(content)}; expected a NIfTI file. {RESTORE}")
+    order, size = sizes[content[:4]]
+    if len(content) < size:
+        raise DataError(f"{path}: truncated: {len(content)} bytes of content; its header takes {size}. {RESTORE}")
+    if size == 348:
+        if content[344:348] != b"n+1\0":
+            return None
+        count, *dims = struct.unpack_from(f"{order}8h", content, 40)
+        datatype, bits = struct.unpack_from(f"{order}2h", content, 70)
+        (offset,) = struct.unpack_from(f"{order}f", content, 108)
+    else:
+        if content[4:8] != b"n+2\0":
+            return None
+        datatype, bits = struct.unpack_from(f"{order}2h", content, 12)
+        count, *dims = struct.unpack_from(f"{order}8q", content, 16)
+        (offset,) = struct.unpack_from(f"{order}q", content, 168)
     if not 1 <= count <= 7 or any(d < 1 for d in dims[:count]) or not 0 <= offset < 2**31:
         raise DataError(f"{path}: damaged NIfTI header: dimensions {[count, *dims]}, data at byte {offset}. {RESTORE}")
     shape = tuple(reversed(dims[:count]))
     kind = SCALAR_TYPES.get(datatype)
     voxel_bytes = bits // 8 if kind is None else np.dtype(kind).itemsize
-    start = max(int(offset), 348)
+    start = max(int(offset), size)
     end = start + prod(shape) * voxel_bytes
     if len(content) < end:
         raise DataError(f"{path}: truncated: {len(content)} bytes of content; its header promises {end}. {RESTORE}")
-    raw = None
-    if kind is not None and start >= 352:  # else libraries differ in where voxels begin
-        raw = np.frombuffer(content, f"{order}{kind}", prod(shape), start).reshape(shape)
-    return NiftiContent(content[:348], shape, raw, slope, intercept)
+    return Layout(order, content[:size], shape, datatype, start)
 
 
 def scaled_like_itk(content: NiftiContent) -> NDArray[np.float32]:
@@ -95,6 +137,32 @@ def scaled_like_itk(content: NiftiContent) -> NDArray[np.float32]:
         values = content.raw[index] if double else content.raw[index].astype(np.float32)
         result[index] = values.astype(np.float64) * slope + intercept
     return result
+
+
+def spacing_doubts(header: bytes) -> list[list[str]]:
+    """Where a NIfTI-1 header gives two voxel sizes: that of `pixdim`, which counts, and that of its `sform` matrix.
+
+    Returns:
+        Entries for `Geometry.extra[DOUBTS]`; empty if they agree or there is no such matrix.
+    """
+    if len(header) != 348:
+        return []
+    order = "<" if header[:4] == struct.pack("<i", 348) else ">"
+    (axes,) = struct.unpack_from(f"{order}h", header, 40)
+    (code,) = struct.unpack_from(f"{order}h", header, 254)
+    if code <= 0 or axes < 3:
+        return []
+    sizes = np.abs(struct.unpack_from(f"{order}3f", header, 80))
+    matrix = np.reshape(struct.unpack_from(f"{order}12f", header, 280), (3, 4))[:, :3]
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(matrix, axis=0)
+    if np.allclose(sizes, lengths, rtol=SIZE_TOLERANCE, atol=0):
+        return []
+    shown = ["(" + ", ".join(f"{v:.6g}" for v in values) + ")" for values in (sizes, lengths)]
+    remedy = "Correct the header: set pixdim, or the matrix, to the true voxel size"
+    return [
+        ["spacing contradicts", f"voxel size {shown[0]} by pixdim (x, y, z)", f"{shown[1]}, as the sform says", remedy]
+    ]
 
 
 def label_file(labels: NDArray[Any], extra: Mapping[str, Any]) -> bytes | None:

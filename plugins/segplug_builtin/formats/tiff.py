@@ -15,8 +15,9 @@ from segplug.model import Geometry, Image, Labels
 from segplug.runtime.files import PARTIAL, read_json, write_json
 from segplug.runtime.geometry import ASSUMED
 from segplug_builtin.formats.channels import stack_channels
-from segplug_builtin.formats.damage import check_tiff, read_whole, reading
+from segplug_builtin.formats.damage import read_whole, reading
 from segplug_builtin.formats.label_type import smallest_label_type
+from segplug_builtin.formats.tiff_pages import check_size, check_tiff
 
 
 def read_tiff_stack(paths: Sequence[Path]) -> Image:
@@ -49,10 +50,13 @@ def tiff_array(path: Path) -> NDArray[Any]:
     """
     import tifffile
 
-    check_tiff(read_whole(path), path)
-    with reading(path, "a TIFF file"):
+    content = read_whole(path)
+    check_tiff(content, path)
+    with reading(path, "a TIFF file"), tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        check_size(series, len(content), path)
         try:
-            return np.asarray(tifffile.imread(path))
+            return np.asarray(series.asarray())
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
