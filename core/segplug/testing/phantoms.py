@@ -29,6 +29,7 @@ class Phantom:
         classes: how many organs there are, labelled from 1.
         regions: overlapping regions as labels ("all organs", "organs 2 and up", ...) rather than plain labels.
         ignored: share of slices left without annotation (label `classes + 1`, named ignore); 0 for none.
+        empty: numbers of the cases that show no organ, only the body.
         file_ending: `.nii.gz`, `.nrrd`, `.mha`, `.tif` (stack with a spacing file) or `.png` (2D).
     """
 
@@ -39,6 +40,7 @@ class Phantom:
     classes: int = 2
     regions: bool = False
     ignored: float = 0.0
+    empty: tuple[int, ...] = ()
     file_ending: str = ".nii.gz"
 
 
@@ -81,7 +83,7 @@ def make_case(
     spacing = tuple(float(np.round(s * factor, 4)) for s in phantom.spacing)
     body = _ellipsoid(shape, centre=(0.5, 0.5, 0.5), radii=(0.48, 0.42, 0.42))
     labels = np.zeros(shape, np.uint8)
-    for label in range(1, phantom.classes + 1):
+    for label in range(1, phantom.classes + 1) if number not in phantom.empty else ():
         angle = 2 * np.pi * (label / phantom.classes) + random.uniform(-0.3, 0.3)
         centre = (0.5 + random.uniform(-0.08, 0.08), 0.5 + 0.2 * np.sin(angle), 0.5 + 0.2 * np.cos(angle))
         radii = random.uniform(0.11, 0.16, 3) * (1.4, 1.0, 1.0)
