@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from segplug.model import LabelSet
 from segplug.runtime import streamed_export
 from segplug.runtime.sliding_window import Slab
-from segplug.runtime.streamed_export import Placement, export, export_whole, label_dtype
+from segplug.runtime.streamed_export import Export, Placement, StreamedExport, WholeExport, label_dtype
 from segplug_builtin.resamplers import separable
 
 PLAIN = LabelSet({"background": 0, "a": 1, "b": 2})
@@ -36,6 +36,12 @@ def slabs_of(logits: NDArray[np.float32], order: Sequence[int], thickness: Seque
         yield Slab(start, memory)
         memory.fill_(float("nan"))
         start, turn = stop, turn + 1
+
+
+def exported(export: Export, slabs: Iterator[Slab]) -> NDArray[Any]:
+    for slab in slabs:
+        export.push(slab)
+    return export.result()
 
 
 def expected(
@@ -95,8 +101,7 @@ def test_any_crop_transposition_and_resampling(
     options: dict[str, Any] = {"order": 1, "force_separate_z": None}
     arguments = (placement.region_shape, spacing, (1.0, 1.0, 1.0))
     if whole:
-        found = export_whole(
-            slabs,
+        export: Export = WholeExport(
             order,
             placement,
             labels,
@@ -104,13 +109,15 @@ def test_any_crop_transposition_and_resampling(
             resample=lambda a: separable(a, *arguments, **options),
             probabilities=probabilities,
         )
+        found = exported(export, slabs)
     else:
         matrices = separable.axis_matrices(shape, *arguments, **options)
         assert matrices is not None
         before = streamed_export.VALUES_AT_ONCE
         streamed_export.VALUES_AT_ONCE = at_once
         try:
-            found = export(slabs, order, placement, labels, matrices=matrices, probabilities=probabilities)
+            export = StreamedExport(order, placement, labels, matrices=matrices, probabilities=probabilities)
+            found = exported(export, slabs)
         finally:
             streamed_export.VALUES_AT_ONCE = before
     wanted, chances = expected(logits, placement, labels, spacing)
@@ -130,7 +137,8 @@ def test_later_regions_are_painted_over_earlier_ones() -> None:
     logits = np.full((3, 1, 1, 4), -1, np.float32)
     logits[0, ..., :3] = logits[1, ..., 1:3] = logits[2, ..., 2] = 1
     placement = Placement((1, 1, 4), ((0, 1), (0, 1), (0, 4)), (0, 1, 2))
-    found = export(slabs_of(logits, (0, 1, 2), [1]), (0, 1, 2), placement, REGIONS, matrices=[None] * 3)
+    export = StreamedExport((0, 1, 2), placement, REGIONS, matrices=[None] * 3)
+    found = exported(export, slabs_of(logits, (0, 1, 2), [1]))
     assert found.ravel().tolist() == [1, 2, 3, 0]
 
 
@@ -139,7 +147,7 @@ import resource, sys
 import numpy as np, torch
 from segplug.model import LabelSet
 from segplug.runtime.sliding_window import Slab
-from segplug.runtime.streamed_export import Placement, export
+from segplug.runtime.streamed_export import Placement, StreamedExport
 from segplug.runtime.probability_file import scratch_array
 from segplug_builtin.resamplers import separable
 
@@ -152,10 +160,13 @@ def slabs():
     for start in range(0, old[0], 8):
         yield Slab(start, slab)
 def run(probabilities=None):
-    return export(slabs(), (0, 1, 2), placement, labels, matrices=matrices, probabilities=probabilities)
+    export = StreamedExport((0, 1, 2), placement, labels, matrices=matrices, probabilities=probabilities)
+    for piece in slabs():
+        export.push(piece)
+    return export.result()
 matrices_small = separable.axis_matrices((8, 8, 8), (16, 16, 16), (2.0, 2.0, 2.0), (1.0, 1.0, 1.0), order=1)
 small = Placement((16,) * 3, ((0, 16),) * 3, (0, 1, 2))
-export([Slab(0, slab[:, :8, :8, :8].contiguous())], (0, 1, 2), small, labels, matrices=matrices_small)
+StreamedExport((0, 1, 2), small, labels, matrices=matrices_small).push(Slab(0, slab[:, :8, :8, :8].contiguous()))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 run()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
@@ -183,5 +194,5 @@ def test_the_original_shape_undoes_the_transposition() -> None:
 def test_one_voxel(order: tuple[int, ...]) -> None:
     logits = np.array([0.0, 1.0, 0.5], np.float32).reshape(3, 1, 1, 1)
     placement = Placement((1, 1, 1), ((0, 1),) * 3, (0, 1, 2))
-    found = export(slabs_of(logits, order, [1]), order, placement, PLAIN, matrices=[None] * 3)
+    found = exported(StreamedExport(order, placement, PLAIN, matrices=[None] * 3), slabs_of(logits, order, [1]))
     assert found.tolist() == [[[1]]]

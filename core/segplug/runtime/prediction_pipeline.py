@@ -15,13 +15,13 @@ from torch import Tensor
 
 from segplug.errors import DataError
 from segplug.kernel import Registry
-from segplug.model import Image, Labels, Prediction
+from segplug.model import Image, Labels, LabelSet, Prediction
 from segplug.protocols import Model, PredictionSettings, SeparableResampler
 from segplug.runtime.network import count_input_channels
 from segplug.runtime.preprocessing import Preprocessing
 from segplug.runtime.probability_file import scratch_array
 from segplug.runtime.sliding_window import Slab, Window, slide
-from segplug.runtime.streamed_export import Placement, export, export_whole
+from segplug.runtime.streamed_export import Export, Placement, StreamedExport, WholeExport
 
 SLICES_AT_ONCE = 8
 """Slices of a volume that a 2D network works on together."""
@@ -38,10 +38,22 @@ class PreparedImage(Image):
         data: float32 (channels, z, y, x): transposed, cropped, normalised, resampled; with the previous stage's labels
             as further channels in a cascade.
         properties: as in `PreprocessedCase`.
+        next_shapes: configuration of a further stage -> shape of the case there, for which labels are wanted too.
     """
 
     data: NDArray[np.float32] = field(kw_only=True)
     properties: Mapping[str, Any] = field(kw_only=True)
+    next_shapes: Mapping[str, tuple[int, ...]] = field(kw_only=True, default_factory=dict)
+
+
+def with_previous(data: NDArray[np.float32], previous: NDArray[Any], labels: LabelSet) -> NDArray[np.float32]:
+    """What the network of a cascade sees: the image, and each foreground label of the previous stage as a channel.
+
+    Args:
+        data: (channels, z, y, x), preprocessed.
+        previous: labels (z, y, x) on the same grid.
+    """
+    return np.concatenate([data, *(previous[None] == label for label in labels.foreground_labels)], dtype=np.float32)
 
 
 class PredictionPipeline:
@@ -85,8 +97,7 @@ class PredictionPipeline:
         steps = self._preprocessing
         data, target, properties = steps.finish(steps.crop(image, previous if name is not None else None))
         if name is not None and target is not None:
-            foreground = self._model.dataset.labels.foreground_labels
-            data = np.concatenate([data, *(target == label for label in foreground)], dtype=np.float32)
+            data = with_previous(data, target[0], self._model.dataset.labels)
         return PreparedImage(image.array, image.geometry, data=data, properties=properties)
 
     def run(
@@ -112,21 +123,18 @@ class PredictionPipeline:
         if self._settings.save_probabilities:
             probabilities = scratch_array((labels.output_channels, *placement.original_shape), self._scratch)
         window = Window.plan(shape, self._model.configuration.patch_size, self._settings.step_size, self._slices)
-        slabs = self._reported(self._slide(prepared.data, forward, window, device), window)
-        resample, matrices = self._resampling(shape, placement, prepared.properties)
-        if matrices is not None:
-            result = export(slabs, window.order, placement, labels, matrices=matrices, probabilities=probabilities)
-        else:
-            result = export_whole(
-                slabs,
-                window.order,
-                placement,
-                labels,
-                shape=shape,
-                resample=resample,
-                probabilities=probabilities,
-            )
-        return Prediction(Labels(result, prepared.geometry), probabilities)
+        spacing = tuple(float(prepared.properties["spacing"][axis]) for axis in placement.transpose)
+        here = self._preprocessing.target_spacing(spacing)
+        original = self._export(window, placement, here, spacing, probabilities)
+        # nnU-Net's rule: for the next stage the spacing is said to stay, whatever the shape
+        further = {
+            name: self._export(window, Placement.whole(size), here, here) for name, size in prepared.next_shapes.items()
+        }
+        for slab in self._reported(self._slide(prepared.data, forward, window, device), window):
+            for export in (original, *further.values()):
+                export.push(slab)
+        next_stage = {name: export.result() for name, export in further.items()}
+        return Prediction(Labels(original.result(), prepared.geometry), probabilities, next_stage)
 
     def _slide(
         self,
@@ -167,21 +175,29 @@ class PredictionPipeline:
             tuple(self._model.plan.transpose_forward),
         )
 
-    def _resampling(
-        self, shape: Sequence[int], placement: Placement, properties: Mapping[str, Any]
-    ) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], list[NDArray[np.float32] | None] | None]:
-        """How logits get the shape of the cropped image: a function, and a matrix per axis if that does the same."""
+    def _export(
+        self,
+        window: Window,
+        placement: Placement,
+        spacing: tuple[float, ...],
+        new_spacing: tuple[float, ...],
+        probabilities: NDArray[np.float32] | None = None,
+    ) -> Export:
+        """How logits get the shape of the region: by a matrix per axis, or by a function where that does not do."""
         ref = self._model.configuration.resample_probabilities
-        spacing = tuple(properties["spacing"][axis] for axis in placement.transpose)
-        arguments = {
-            "new_shape": placement.region_shape,
-            "spacing": self._preprocessing.target_spacing(spacing),
-            "new_spacing": spacing,
-        }
+        arguments = {"new_shape": placement.region_shape, "spacing": spacing, "new_spacing": new_spacing}
+        labels = self._model.dataset.labels
         resampler: Any = self._registry.load(self._registry.resolve("resamplers", ref.name))
-        matrices = None
         if isinstance(resampler, SeparableResampler):
-            matrices = resampler.axis_matrices(shape, **arguments, **ref.options)
-            if matrices is not None and any(m is not None and m.min() < 0 for m in matrices):
-                matrices = None  # splines that overshoot are clipped to the range of the whole image
-        return partial(self._registry.build("resamplers", ref), **arguments), matrices
+            matrices = resampler.axis_matrices(window.shape, **arguments, **ref.options)
+            # splines that overshoot are clipped to the range of the whole image
+            if matrices is not None and not any(m is not None and m.min() < 0 for m in matrices):
+                return StreamedExport(window.order, placement, labels, matrices=matrices, probabilities=probabilities)
+        return WholeExport(
+            window.order,
+            placement,
+            labels,
+            shape=window.shape,
+            resample=partial(self._registry.build("resamplers", ref), **arguments),
+            probabilities=probabilities,
+        )

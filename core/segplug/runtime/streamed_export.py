@@ -6,9 +6,9 @@ Probabilities, if they are asked for, go the same way into an array mapped from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -45,6 +45,11 @@ class Placement:
     box: tuple[tuple[int, int], ...]
     transpose: tuple[int, ...]
 
+    @classmethod
+    def whole(cls, shape: Sequence[int]) -> Placement:
+        """An image that was neither cropped nor transposed."""
+        return cls(tuple(shape), tuple((0, size) for size in shape), tuple(range(len(shape))))
+
     @property
     def original_shape(self) -> tuple[int, ...]:
         """Shape in the image's own order of axes."""
@@ -73,88 +78,113 @@ def label_dtype(labels: LabelSet) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if max((*labels.all_labels, *labels.regions_class_order)) <= 255 else np.uint16
 
 
-def export(
-    slabs: Iterable[Slab],
-    order: Sequence[int],
-    placement: Placement,
-    labels: LabelSet,
-    *,
-    matrices: Sequence[NDArray[np.float32] | None],
-    probabilities: NDArray[np.float32] | None = None,
-) -> NDArray[Any]:
-    """Make the label map of an image as its logits come in.
+class Export(Protocol):
+    """Makes a label map of an image as its logits come in."""
+
+    def push(self, slab: Slab) -> None:
+        """Take logits (classes, thickness, *others); they come in order and without gaps."""
+        ...
+
+    def result(self) -> NDArray[Any]:
+        """The label map, uint8 or uint16 (z, y, x), in the image's own order of axes; 0 outside the region."""
+        ...
+
+
+class StreamedExport:
+    """Resamples by matrices, slab by slab.
 
     Args:
-        slabs: logits (classes, thickness, *others), in order and without gaps.
         order: the transposed spatial axes in the slabs' order.
         placement: where the region lies.
         labels: how logits become labels: the largest wins; with regions, each one above 0 (a probability above 0.5) is
             painted, in `regions_class_order`.
         matrices: per transposed axis, (n_new, n_old) weights >= 0 that resample it; None for an axis that stays.
         probabilities: (classes, *original shape) to be filled, or None; outside the region background is certain.
-
-    Returns:
-        uint8 or uint16 (z, y, x), in the image's own order of axes; 0 outside the region.
     """
-    result = np.zeros(placement.original_shape, label_dtype(labels))
-    into = placement.region(result, order)
-    into_probabilities = None
-    if probabilities is not None:
-        _fill_outside(probabilities, placement, labels)
-        into_probabilities = placement.region(probabilities, order)
-    stream = _Stream([matrices[axis] for axis in order])
-    for slab in slabs:
-        for (first, second), logits in stream.push(slab.logits):
-            into[first, second] = _to_labels(logits, labels).cpu().numpy()
-            if into_probabilities is not None:
-                into_probabilities[:, first, second] = _to_probabilities(logits, labels).cpu().numpy()
-    return result
+
+    def __init__(
+        self,
+        order: Sequence[int],
+        placement: Placement,
+        labels: LabelSet,
+        *,
+        matrices: Sequence[NDArray[np.float32] | None],
+        probabilities: NDArray[np.float32] | None = None,
+    ) -> None:
+        self._labels = labels
+        self._result: NDArray[Any] = np.zeros(placement.original_shape, label_dtype(labels))
+        self._into = placement.region(self._result, order)
+        self._into_probabilities = None
+        if probabilities is not None:
+            _fill_outside(probabilities, placement, labels)
+            self._into_probabilities = placement.region(probabilities, order)
+        self._stream = _Stream([matrices[axis] for axis in order])
+
+    def push(self, slab: Slab) -> None:
+        """See `Export`."""
+        for (first, second), logits in self._stream.push(slab.logits):
+            self._into[first, second] = _to_labels(logits, self._labels).cpu().numpy()
+            if self._into_probabilities is not None:
+                chances = _to_probabilities(logits, self._labels)
+                self._into_probabilities[:, first, second] = chances.cpu().numpy()
+
+    def result(self) -> NDArray[Any]:
+        """See `Export`."""
+        return self._result
 
 
-def export_whole(
-    slabs: Iterable[Slab],
-    order: Sequence[int],
-    placement: Placement,
-    labels: LabelSet,
-    *,
-    shape: Sequence[int],
-    resample: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    probabilities: NDArray[np.float32] | None = None,
-) -> NDArray[Any]:
-    """Like `export`, for resamplers that need whole arrays: one class at a time is resampled, with a running maximum.
+class WholeExport:
+    """For resamplers that need whole arrays: one class at a time is resampled, with a running maximum.
 
     Args:
+        order, placement, labels, probabilities: as for `StreamedExport`.
         shape: of the preprocessed image, transposed.
         resample: brings (1, *shape) to (1, *region shape).
     """
-    lowest: NDArray[np.float32] | None = None
-    for slab in slabs:
-        if lowest is None:
-            lowest = np.empty((slab.logits.shape[0], *shape), np.float32)
-        ordered = lowest.transpose(0, *(1 + a for a in order))
+
+    def __init__(
+        self,
+        order: Sequence[int],
+        placement: Placement,
+        labels: LabelSet,
+        *,
+        shape: Sequence[int],
+        resample: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        probabilities: NDArray[np.float32] | None = None,
+    ) -> None:
+        self._order, self._placement, self._labels = tuple(order), placement, labels
+        self._resample, self._probabilities = resample, probabilities
+        self._logits = np.empty((labels.output_channels, *shape), np.float32)
+
+    def push(self, slab: Slab) -> None:
+        """See `Export`."""
+        ordered = self._logits.transpose(0, *(1 + a for a in self._order))
         ordered[:, slab.start : slab.start + slab.logits.shape[1]] = slab.logits.cpu().numpy()
-    assert lowest is not None
-    result = np.zeros(placement.original_shape, label_dtype(labels))
-    straight = range(len(shape))
-    into = placement.region(result, straight)
-    into_probabilities = None
-    if probabilities is not None:
-        _fill_outside(probabilities, placement, labels)
-        into_probabilities = placement.region(probabilities, straight)
-    best = np.full(into.shape, -np.inf if not labels.has_regions else 0, np.float32)
-    for channel in range(len(lowest)):
-        resampled = resample(lowest[channel : channel + 1])[0]
+
+    def result(self) -> NDArray[Any]:
+        """See `Export`; to be called once."""
+        placement, labels = self._placement, self._labels
+        result = np.zeros(placement.original_shape, label_dtype(labels))
+        straight = range(self._logits.ndim - 1)
+        into = placement.region(result, straight)
+        into_probabilities = None
+        if self._probabilities is not None:
+            _fill_outside(self._probabilities, placement, labels)
+            into_probabilities = placement.region(self._probabilities, straight)
+        best = np.full(into.shape, -np.inf if not labels.has_regions else 0, np.float32)
+        for channel, value in enumerate(_values(labels)):
+            resampled = self._resample(self._logits[channel : channel + 1])[0]
+            if into_probabilities is not None:
+                into_probabilities[channel] = resampled
+            wins = resampled > best
+            into[wins] = value
+            if not labels.has_regions:
+                np.maximum(best, resampled, out=best)
         if into_probabilities is not None:
-            into_probabilities[channel] = resampled
-        wins = resampled > best
-        into[wins] = _values(labels)[channel]
-        if not labels.has_regions:
-            np.maximum(best, resampled, out=best)
-    if into_probabilities is not None:
-        for index in range(into_probabilities.shape[1]):
-            logits = torch.from_numpy(np.ascontiguousarray(into_probabilities[:, index]))
-            into_probabilities[:, index] = _to_probabilities(logits, labels).numpy()
-    return result
+            for index in range(into_probabilities.shape[1]):
+                logits = torch.from_numpy(np.ascontiguousarray(into_probabilities[:, index]))
+                into_probabilities[:, index] = _to_probabilities(logits, labels).numpy()
+        return result
 
 
 def _values(labels: LabelSet) -> tuple[int, ...]:
