@@ -103,6 +103,10 @@ def segplug_architectures() -> Iterable[Component[Any]]:
 @hookimpl
 def segplug_losses() -> Iterable[Component[Any]]:
     yield Component("dice_ce", f"{HERE}.losses:DiceCrossEntropy", "soft Dice + cross-entropy (labels) or BCE (regions)")
+    yield Component("dice", f"{HERE}.losses:SoftDice", "soft Dice alone")
+    yield Component("ce", f"{HERE}.voxel_losses:CrossEntropy", "cross-entropy (labels) or BCE (regions) alone")
+    yield Component("topk", f"{HERE}.voxel_losses:TopK", "mean cross-entropy of the k % hardest voxels")
+    yield Component("dice_topk", f"{HERE}.losses:DiceTopK", "soft Dice + mean cross-entropy of the k % hardest voxels")
 
 
 @hookimpl
@@ -122,12 +126,16 @@ def segplug_augmentations() -> Iterable[Component[Any]]:
 @hookimpl
 def segplug_optimizers() -> Iterable[Component[Any]]:
     yield Component("sgd", f"{HERE}.optimizers:sgd", "SGD, momentum 0.99, Nesterov")
-    yield Component("adamw", f"{HERE}.optimizers:adamw", "AdamW")
+    yield Component("adam", f"{HERE}.optimizers:adam", "Adam, weight decay in the gradient")
+    yield Component("adamw", f"{HERE}.optimizers:adamw", "Adam, decoupled weight decay")
+    yield Component("adan", f"{HERE}.optimizers:adan", "adaptive Nesterov momentum")
 
 
 @hookimpl
 def segplug_schedules() -> Iterable[Component[Any]]:
-    yield Component("poly", f"{HERE}.schedules:poly", "polynomial decay, exponent 0.9, per epoch")
+    yield Component("poly", f"{HERE}.schedules:poly", "polynomial decay, exponent 0.9, per epoch; warm-up if asked for")
+    yield Component("cosine", f"{HERE}.schedules:cosine", "cosine decay, per epoch; warm-up if asked for")
+    yield Component("constant", f"{HERE}.schedules:constant", "one learning rate; warm-up if asked for")
     yield Component("one_cycle", f"{HERE}.schedules:one_cycle", "warm-up and cosine decay, per iteration")
 
 

@@ -1,10 +1,15 @@
-"""Soft Dice with cross-entropy, nnU-Net's loss (Isensee et al. 2021, supplementary note 3)."""
+"""Soft Dice, alone and with cross-entropy, nnU-Net's loss (Isensee et al. 2021, supplementary note 3)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from segplug_builtin.class_weights import mean_over_classes, weights_of
+from segplug_builtin.voxel_losses import TopK
 
 
 class DiceCrossEntropy(nn.Module):
@@ -17,17 +22,26 @@ class DiceCrossEntropy(nn.Module):
     Args:
         batch_dice: Dice over the whole batch rather than per sample.
         regions: channels are regions (sigmoid) rather than exclusive labels (softmax).
+        classes: channels of the logits, to check `class_weights`.
         smooth: added to numerator and denominator of Dice; nnU-Net's 1e-5.
         weight_dice, weight_ce: factors of the two terms.
+        class_weights: one per channel, background included; both terms become weighted means over the classes.
+
+    Raises:
+        ValueError: `class_weights` are not one positive number per channel.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
         batch_dice: bool = False,
         regions: bool = False,
+        classes: int | None = None,
         smooth: float = 1e-5,
         weight_dice: float = 1.0,
         weight_ce: float = 1.0,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.batch_dice = batch_dice
@@ -35,6 +49,7 @@ class DiceCrossEntropy(nn.Module):
         self.smooth = smooth
         self.weight_dice = weight_dice
         self.weight_ce = weight_ce
+        self.register_buffer("class_weights", weights_of(class_weights, classes))
 
     def forward(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Loss of float32 logits (batch, classes, *spatial).
@@ -50,22 +65,112 @@ class DiceCrossEntropy(nn.Module):
             log_probabilities = torch.log_softmax(logits, 1)
             of_target = log_probabilities.gather(1, target)
             overlap, predicted, true = _label_sums(log_probabilities.exp(), of_target.exp(), target, mask)
-            entropy = -of_target.mean() if mask is None else -_masked_sum(of_target, mask) / mask.sum().clamp_min(1)
+            entropy = self._cross_entropy(of_target, target, mask)
         return self.weight_ce * entropy - self.weight_dice * self._dice(overlap, predicted, true)
 
     def _dice(self, overlap: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
         """Mean soft Dice from sums per sample and class."""
-        if self.batch_dice:
-            overlap, predicted, true = overlap.sum(0), predicted.sum(0), true.sum(0)
-        denominator = (true + predicted + self.smooth).clamp_min(1e-8)
-        return ((2 * overlap + self.smooth) / denominator).mean()
+        scores = soft_dice(overlap, predicted, true, self.batch_dice, self.smooth)
+        return mean_over_classes(scores, self.class_weights)
 
-    @staticmethod
-    def _binary_cross_entropy(logits: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is None:
+    def _cross_entropy(self, of_target: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+        """Mean over voxels of the negative log-probability of the target's label, weighted by the label's weight."""
+        if self.class_weights is not None:
+            weights = self.class_weights[target]
+            weights = weights if mask is None else weights * mask
+            weighted = weights * of_target if mask is None else torch.where(mask, weights * of_target, 0.0)
+            return -weighted.sum() / weights.sum().clamp_min(1e-8)
+        return -of_target.mean() if mask is None else -_masked_sum(of_target, mask) / mask.sum().clamp_min(1)
+
+    def _binary_cross_entropy(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is None and self.class_weights is None:
             return F.binary_cross_entropy_with_logits(logits, target)
         each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return _masked_sum(each, mask) / mask.sum().clamp_min(1e-8)
+        if self.class_weights is not None:
+            relative = self.class_weights / self.class_weights.mean()
+            each = each * relative.view(1, -1, *(1,) * (each.ndim - 2))
+        return each.mean() if mask is None else _masked_sum(each, mask) / mask.sum().clamp_min(1e-8)
+
+
+class SoftDice(nn.Module):
+    """Soft Dice alone: labels without background, or all regions.
+
+    Args:
+        batch_dice, regions, classes, smooth, class_weights: see `DiceCrossEntropy`.
+
+    Raises:
+        ValueError: `class_weights` are not one positive number per channel.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        batch_dice: bool = False,
+        regions: bool = False,
+        classes: int | None = None,
+        smooth: float = 1e-5,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_dice = batch_dice
+        self.regions = regions
+        self.smooth = smooth
+        self.register_buffer("class_weights", weights_of(class_weights, classes))
+
+    def forward(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Minus the mean soft Dice; arguments as of `DiceCrossEntropy`."""
+        if self.regions:
+            sums = _region_sums(torch.sigmoid(logits), target, mask)
+        else:
+            probabilities = torch.softmax(logits, 1)
+            sums = _label_sums(probabilities, probabilities.gather(1, target), target, mask)
+        return -mean_over_classes(soft_dice(*sums, self.batch_dice, self.smooth), self.class_weights)
+
+
+class DiceTopK(nn.Module):
+    """Soft Dice plus the mean of the largest cross-entropies of voxels (nnU-Net's loss for hard voxels).
+
+    Args:
+        batch_dice, regions, classes, smooth, class_weights: see `DiceCrossEntropy`.
+        k, label_smoothing: see `voxel_losses.TopK`.
+        weight_dice, weight_ce: factors of the two terms.
+
+    Raises:
+        ValueError: an option is not what it should be.
+    """
+
+    def __init__(
+        self,
+        batch_dice: bool = False,
+        regions: bool = False,
+        classes: int | None = None,
+        k: float = 10.0,
+        label_smoothing: float = 0.0,
+        smooth: float = 1e-5,
+        weight_dice: float = 1.0,
+        weight_ce: float = 1.0,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.dice = SoftDice(batch_dice, regions, classes, smooth, class_weights)
+        self.top = TopK(regions, classes, k, label_smoothing, class_weights)
+        self.weight_dice = weight_dice
+        self.weight_ce = weight_ce
+
+    def forward(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Arguments as of `DiceCrossEntropy`."""
+        hardest: Tensor = self.top(logits, target, mask)
+        dice: Tensor = self.dice(logits, target, mask)
+        return self.weight_ce * hardest + self.weight_dice * dice
+
+
+def soft_dice(overlap: Tensor, predicted: Tensor, true: Tensor, batch_dice: bool, smooth: float) -> Tensor:
+    """Soft Dice per class (classes,) of the batch, or (samples, classes), from sums per sample and class."""
+    if batch_dice:
+        overlap, predicted, true = overlap.sum(0), predicted.sum(0), true.sum(0)
+    # nnU-Net's rule: without smoothing, a class that is neither there nor predicted scores 0
+    return (2 * overlap + smooth) / (true + predicted + smooth).clamp_min(1e-8)
 
 
 def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:

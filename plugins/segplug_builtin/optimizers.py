@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from segplug_builtin.adan import Adan
 
 
 def sgd(
@@ -23,6 +25,35 @@ def adamw(
     beta1: float = 0.9,
     beta2: float = 0.999,
     eps: float = 1e-8,
+    amsgrad: bool = False,
 ) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019); torch's defaults."""
-    return AdamW(parameters, lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
+    return AdamW(parameters, lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=True)
+
+
+def adam(
+    parameters: Iterable[Any],
+    *,
+    lr: float,
+    weight_decay: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    amsgrad: bool = False,
+) -> Optimizer:
+    """Adam (Kingma and Ba 2015), weight decay as part of the gradient; torch's defaults."""
+    return Adam(parameters, lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, fused=True)
+
+
+def adan(
+    parameters: Iterable[Any],
+    *,
+    lr: float,
+    weight_decay: float,
+    beta1: float = 0.02,
+    beta2: float = 0.08,
+    beta3: float = 0.01,
+    eps: float = 1e-8,
+) -> Optimizer:
+    """Adan (Xie et al. 2022); the betas are shares of what is new, as in the paper."""
+    return Adan(parameters, lr, betas=(beta1, beta2, beta3), eps=eps, weight_decay=weight_decay)

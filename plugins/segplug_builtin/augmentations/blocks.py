@@ -112,13 +112,19 @@ class Turned:
         return place
 
 
-def turn(image: Tensor | None, labels: Tensor, turned: Turned, image_out: Tensor, labels_out: Tensor) -> None:
+def turn(image: Tensor | None, labels: Tensor | None, turned: Turned, image_out: Tensor, labels_out: Tensor) -> None:
     """Resample one sample.
 
     Args:
         image: float32 (channels, *region), interpolated into `image_out` (channels, *size), 0 outside; or None.
-        labels: int16 (maps, *region), by vote into `labels_out` (maps, *size); -1 outside.
+        labels: int16 (maps, *region), by vote into `labels_out` (maps, *size), -1 outside; or None.
     """
+    if labels is None:
+        if image is not None:
+            padded, around = turned.padded(image, 0), turned.corners()
+            for block in turned.blocks(len(image)):
+                image_out.flatten(1)[:, block.voxels] = _interpolated(padded, around, block)
+        return
     corners = turned.corners()
     values = None if image is None else turned.padded(image, 0)
     maps = turned.padded(narrowed(labels), OUTSIDE)

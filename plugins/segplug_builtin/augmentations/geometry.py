@@ -41,25 +41,58 @@ class Geometry:
         return 2 if self.dummy_2d else len(self.patch_size)
 
 
-def geometry_of(patch_size: Sequence[int]) -> Geometry:
-    """nnU-Net's choice for a patch size of two or three axes."""
+def geometry_of(
+    patch_size: Sequence[int], dummy_2d: bool | None = None, planned_shrink: float = PLANNED_SHRINK
+) -> Geometry:
+    """nnU-Net's choice for a patch size of two or three axes.
+
+    Args:
+        dummy_2d: None for nnU-Net's choice; no matter with two axes.
+        planned_shrink: smallest scale that the source region is large enough for.
+    """
     size = tuple(int(extent) for extent in patch_size)
-    dummy_2d = len(size) == 3 and max(size) / size[0] > DUMMY_2D_ASPECT
+    wanted = max(size) / size[0] > DUMMY_2D_ASPECT if dummy_2d is None else dummy_2d
+    dummy_2d = len(size) == 3 and wanted
     degrees = 180 if dummy_2d else 30
     if len(size) == 2:
         degrees = 15 if max(size) / min(size) > SQUARE_2D_ASPECT else 180
     rotation = math.radians(degrees)
-    source = initial_patch_size(size, rotation)
+    source = initial_patch_size(size, rotation, planned_shrink)
     if dummy_2d:
         source = (size[0], *source[1:])
     return Geometry(size, rotation, dummy_2d, source, tuple(range(len(size))))
 
 
-def initial_patch_size(patch_size: Sequence[int], rotation: float) -> tuple[int, ...]:
+Mirror = bool | str | Sequence[int]
+"""Along which axes an augmentation mirrors: all (True), none (False), `all_but_last`, or these."""
+
+
+def mirrored_axes(possible: Sequence[int], mirror: Mirror) -> tuple[int, ...]:
+    """Axes to mirror along.
+
+    Args:
+        possible: all that there are.
+
+    Raises:
+        ValueError: `mirror` is none of what it may be, or names an axis that is not there.
+    """
+    if isinstance(mirror, bool):
+        return tuple(possible) if mirror else ()
+    if mirror == "all_but_last":
+        return tuple(possible[:-1])
+    if isinstance(mirror, str) or not all(type(axis) is int and axis in possible for axis in mirror):
+        axes = ", ".join(map(str, possible))
+        raise ValueError(f"mirror {mirror!r}; expected true, false, 'all_but_last' or a list of axes among {axes}")
+    return tuple(sorted(set(mirror)))
+
+
+def initial_patch_size(
+    patch_size: Sequence[int], rotation: float, planned_shrink: float = PLANNED_SHRINK
+) -> tuple[int, ...]:
     """Region that a patch is cut from.
 
     Per axis the patch's extent, or how far its corner gets by a rotation (at most 90 degrees) about one axis if that is
-    further; divided by `PLANNED_SHRINK` and cut to whole voxels.
+    further; divided by `planned_shrink` and cut to whole voxels.
     """
     angle = min(math.pi / 2, rotation)
     cos, sin = math.cos(angle), math.sin(angle)
@@ -70,15 +103,15 @@ def initial_patch_size(patch_size: Sequence[int], rotation: float) -> tuple[int,
         a, b = patch_size[first], patch_size[second]
         largest[first] = max(largest[first], abs(a * cos + b * sin))
         largest[second] = max(largest[second], abs(b * cos - a * sin))
-    return tuple(int(size / PLANNED_SHRINK) for size in largest)
+    return tuple(int(size / planned_shrink) for size in largest)
 
 
-def affine_matrix(angles: Sequence[float], scale: float) -> NDArray[np.float64]:
+def affine_matrix(angles: Sequence[float], scale: float | NDArray[np.float64]) -> NDArray[np.float64]:
     """Matrix that takes a voxel's place in the patch to its place in the source, both from their centres.
 
     Args:
         angles: one for a turn in the plane, or three, about the axes in turn, the first axis first.
-        scale: above 1 for smaller objects.
+        scale: above 1 for smaller objects; one, or one per axis, before the turn.
     """
     if len(angles) == 1:
         return scale * _turn(2, 0, 1, angles[0])

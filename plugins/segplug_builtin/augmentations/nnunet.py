@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from segplug.protocols import AugmentationContext, Batch, Parameters
 from segplug_builtin.augmentations.drawing import Effects, draw_sample
 from segplug_builtin.augmentations.finishing import finished, label_maps, mask_outside
-from segplug_builtin.augmentations.geometry import geometry_of
+from segplug_builtin.augmentations.geometry import Mirror, geometry_of, mirrored_axes
 from segplug_builtin.augmentations.intensity import add_noise, apply_gamma, scale_brightness, stretch_contrast
 from segplug_builtin.augmentations.resolution import blur, lower_resolution
-from segplug_builtin.augmentations.spatial import crop, move
-
-Change = Callable[[Tensor, NDArray[np.float64]], Tensor | None]
-"""Of rows (rows, *spatial) by a value per row: the changed rows, or None if they were changed in place."""
+from segplug_builtin.augmentations.rows import by_tensor, change_rows, mirror
+from segplug_builtin.augmentations.spatial import LabelOrder, Order, crop, move
 
 
 class NNUNetAugmentation:
@@ -28,13 +22,25 @@ class NNUNetAugmentation:
 
     Args:
         context: of the training.
-        mirror: False leaves mirroring out.
+        mirror: True mirrors along all axes, False along none, `all_but_last` along all but the last one; or the axes.
+        labels: `vote` for the label with the largest interpolated indicator, `nearest` for the nearest voxel's.
+        dummy_2d: turn and scale in the plane of the last two axes only; None decides by the patch (nnU-Net's rule).
+
+    Raises:
+        ValueError: an option is not what it should be.
     """
 
-    def __init__(self, context: AugmentationContext, mirror: bool = True) -> None:
+    def __init__(
+        self,
+        context: AugmentationContext,
+        mirror: Mirror = True,
+        labels: LabelOrder = "vote",
+        dummy_2d: bool | None = None,
+    ) -> None:
         self._context = context
-        self._geometry = geometry_of(context.patch_size)
-        self.mirror_axes = self._geometry.mirror_axes if mirror else ()
+        self._geometry = geometry_of(context.patch_size, dummy_2d)
+        self.mirror_axes = mirrored_axes(self._geometry.mirror_axes, mirror)
+        self._order = Order(labels=labels)
         self._effects = Effects()
 
     def source_size(self) -> tuple[int, ...]:
@@ -56,7 +62,7 @@ class NNUNetAugmentation:
         maps = label_maps(batch)
         if self._context.validation:
             return finished(batch, *(crop(part, self._geometry.patch_size) for part in (batch.data, maps)))
-        data, maps = move(batch.data, maps, parameters, self._geometry)
+        data, maps = move(batch.data, maps, parameters, self._geometry, self._order)
         for sample, drawn in enumerate(parameters):
             if "noise" in drawn:
                 add_noise(data[sample], *drawn["noise"])
@@ -65,44 +71,12 @@ class NNUNetAugmentation:
             ("inverted_gamma", partial(apply_gamma, inverted=True)),
             ("gamma", partial(apply_gamma, inverted=False)),
         ]
-        _change_rows(data, parameters, "blur", 0, blur)
-        _change_rows(data, parameters, "brightness", 1, _by_tensor(scale_brightness))
-        _change_rows(data, parameters, "contrast", 1, _by_tensor(stretch_contrast))
-        _change_rows(data, parameters, "low_resolution", 1, partial(lower_resolution, fixed_axes=flat_axes))
+        change_rows(data, parameters, "blur", 0, blur)
+        change_rows(data, parameters, "brightness", 1, by_tensor(scale_brightness))
+        change_rows(data, parameters, "contrast", 1, by_tensor(stretch_contrast))
+        change_rows(data, parameters, "low_resolution", 1, partial(lower_resolution, fixed_axes=flat_axes))
         for name, gamma in gammas:
-            _change_rows(data, parameters, name, 1, _by_tensor(gamma))
-        _mirror(data, maps, parameters)
+            change_rows(data, parameters, name, 1, by_tensor(gamma))
+        mirror(data, maps, parameters)
         mask_outside(data, maps, self._context.use_mask_for_norm)
         return finished(batch, data, maps)
-
-
-def _change_rows(data: Tensor, parameters: Sequence[Parameters], name: str, neutral: float, change: Change) -> None:
-    """Change the channels of `data` whose drawn value is not `neutral`, all at once."""
-    channels = data.shape[1]
-    rows, values = [], []
-    for sample, drawn in enumerate(parameters):
-        if name in drawn:
-            for channel in np.flatnonzero(np.any(np.reshape(drawn[name], (channels, -1)) != neutral, axis=1)):
-                rows.append(sample * channels + int(channel))
-                values.append(drawn[name][channel])
-    if not rows:
-        return
-    flat = data.flatten(0, 1)
-    adjoining = rows[-1] - rows[0] == len(rows) - 1
-    chosen: Any = slice(rows[0], rows[-1] + 1) if adjoining else torch.tensor(rows, device=data.device)
-    part = flat[chosen]
-    changed = change(part, np.asarray(values))
-    if changed is not None or not adjoining:
-        flat[chosen] = part if changed is None else changed
-
-
-def _by_tensor(change: Callable[[Tensor, Tensor], None]) -> Change:
-    return lambda rows, values: change(rows, torch.from_numpy(values.astype(np.float32)).to(rows.device))
-
-
-def _mirror(data: Tensor, maps: Tensor, parameters: Sequence[Parameters]) -> None:
-    for sample, drawn in enumerate(parameters):
-        axes = [axis + 1 for axis, mirrored in enumerate(drawn.get("mirror", ())) if mirrored]
-        if axes:
-            data[sample] = data[sample].flip(axes)
-            maps[sample] = maps[sample].flip(axes)
