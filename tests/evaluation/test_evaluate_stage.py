@@ -223,3 +223,23 @@ def test_undefined_means_are_empty_cells(folders, tmp_path):
 def test_a_label_is_not_both_scored_and_ignored(ignore):
     with pytest.raises(UsageError, match=f"--ignore {ignore}"):
         parse_labels(["1, 2", "2+3"], ignore=ignore)
+
+
+def test_labels_that_the_data_set_does_not_have_are_told_case_by_case(folders):
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(folders[1] / "two.nii.gz")))
+    array[0, 0, :3] = 9
+    array[0, 1, 0] = 5
+    write(folders[1] / "two.nii.gz", array)
+    done = run(*folders)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("warning")]
+    told = "the prediction has labels that dataset.json does not have, not scored: 5 (1 voxel), 9 (3 voxels)"
+    assert lines == [f"warning: two: {told}"]
+    assert "warning" not in run(*folders, "--labels", "1,2").stderr  # then the other labels are left out on purpose
+
+
+def test_a_label_that_occurs_nowhere_is_told(folders):
+    done = run(*folders, "--labels", "7")
+    assert done.returncode == 0
+    assert "warning: in no reference and no prediction, so without a score: class 7\n" in done.stderr
+    assert "without a score" not in run(*folders).stderr

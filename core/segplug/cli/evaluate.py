@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from segplug.cli.shell import Format, FormatOption, WorkersOption, new_app, open
 from segplug.errors import UsageError
 
 if TYPE_CHECKING:
-    from segplug.model import DatasetDescription, LabelSet
+    from segplug.model import DatasetDescription, Evaluation, LabelSet
 
 app = new_app("Compare predictions with references.")
 
@@ -65,14 +66,31 @@ def evaluate(
             file_ending=file_ending,
             output=output,
         )
-    show_evaluation(evaluation, dataset if isinstance(dataset, LabelSet) else dataset.labels, table)
+    label_set = dataset if isinstance(dataset, LabelSet) else dataset.labels
+    show_evaluation(evaluation, label_set, table)
+    for warning in _warnings(evaluation, label_set):
+        say(f"warning: {warning}")
+    say(f"written: {output or prediction / SUMMARY}")
+
+
+def _warnings(evaluation: Evaluation, labels: LabelSet) -> Iterator[str]:
+    """What a reader of the numbers has to know."""
+    from segplug.cli.evaluation_table import named_class
+    from segplug.runtime.wording import counted
+
     if evaluation.missing:
         total = len(evaluation.missing) + len(evaluation.cases)
         listed = ", ".join(evaluation.missing)
-        say(f"warning: {len(evaluation.missing)} of {total} cases have no prediction and are not scored: {listed}")
+        yield f"{len(evaluation.missing)} of {total} cases have no prediction and are not scored: {listed}"
     if evaluation.unexpected:
-        say(f"warning: predictions without a reference, not scored: {', '.join(evaluation.unexpected)}")
-    say(f"written: {output or prediction / SUMMARY}")
+        yield f"predictions without a reference, not scored: {', '.join(evaluation.unexpected)}"
+    for case in evaluation.cases:
+        if case.unknown_labels:
+            found = ", ".join(f"{label} ({counted(n, 'voxel')})" for label, n in case.unknown_labels.items())
+            yield f"{case.name}: the prediction has labels that dataset.json does not have, not scored: {found}"
+    if evaluation.absent:
+        named = ", ".join(named_class(labels, target) for target in evaluation.absent)
+        yield f"in no reference and no prediction, so without a score: {named}"
 
 
 def parse_labels(texts: list[str], ignore: int | None = None) -> LabelSet:

@@ -23,7 +23,7 @@ def show_evaluation(evaluation: Evaluation, labels: LabelSet, output: Format = F
     With very many classes: a row per class with the means over cases.
     """
     metrics = [name for name in evaluation.foreground_mean if name not in _COUNTS]
-    names = {target: _name(labels, target) for target in evaluation.mean}
+    names = {target: named_class(labels, target) for target in evaluation.mean}
     if len(names) * len(metrics) > _WIDEST:
         rows = [[names[t], *_numbers(values, metrics)] for t, values in evaluation.mean.items()]
         show(["class", *metrics], [*rows, ["mean", *_numbers(evaluation.foreground_mean, metrics)]], output)
@@ -38,7 +38,8 @@ def show_evaluation(evaluation: Evaluation, labels: LabelSet, output: Format = F
     show(columns, [*rows, ["mean", *mean, *_numbers(evaluation.foreground_mean, metrics)]], output)
 
 
-def _name(labels: LabelSet, target: Any) -> str:
+def named_class(labels: LabelSet, target: Any) -> str:
+    """The name that dataset.json gives a class, else its number."""
     name = labels.name_of(target)
     return f"class {class_key(target)}" if name == class_key(target) else name
 

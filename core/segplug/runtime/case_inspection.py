@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from segplug.protocols import Reader
 from segplug.runtime.case_reading import whole_numbers
 from segplug.runtime.findings import Finding
 from segplug.runtime.geometry import ASSUMED, DOUBTS, differences
+from segplug.runtime.label_counts import count_labels
 
 LISTED = 10
 """Unexpected label values that a finding names one by one."""
@@ -185,7 +185,7 @@ def _check_labels(
         wrong = [(v, n) for v, n in zip(values.tolist(), counts.tolist(), strict=True) if v not in allowed]
         add("unexpected labels", _listed(wrong), f"labels {allowed} of dataset.json", "Correct the label map")
         return None, {}
-    label_counts = _count(array)
+    label_counts = count_labels(array)
     wrong = [(v, n) for v, n in label_counts.items() if v not in allowed]
     if wrong:
         add(
@@ -199,15 +199,6 @@ def _check_labels(
             "Check that the case is annotated; nothing to do if it shows nothing to segment", error=False,
         )  # fmt: skip
     return Labels(array, image.geometry), label_counts
-
-
-def _count(array: NDArray[np.integer[Any]]) -> dict[int, int]:
-    low, high = int(array.min()), int(array.max())
-    if high - low < 2**16:  # counting is several times faster than sorting
-        counts = np.bincount((array.ravel() - low).astype(np.intp) if low else array.ravel())
-        return {low + i: int(counts[i]) for i in np.flatnonzero(counts).tolist()}
-    values, found = np.unique(array, return_counts=True)
-    return dict(zip(values.tolist(), found.tolist(), strict=True))
 
 
 def _listed(values: list[tuple[float, int]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from segplug.protocols import Metric, Reader
 from segplug.runtime.case_reading import read_labels
 from segplug.runtime.evaluation import SUMMARY, build_metrics, evaluate_case, summarise, write_summary
 from segplug.runtime.geometry import differences
+from segplug.runtime.label_counts import count_labels
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import IMAGE_ENDINGS
 
@@ -47,7 +49,8 @@ def evaluate(
         output: where to write; None for `prediction/summary.json`, nnU-Net's place.
 
     Returns:
-        The evaluation; predictions without a reference are in `unexpected`, and in no number.
+        The evaluation; predictions without a reference are in `unexpected`, and in no number. With a description, each
+        case tells the labels of its prediction that the data set does not have; they count as background.
 
     Raises:
         DataError: predictions are missing (all are named), files are damaged, or shape, spacing, origin or direction of
@@ -74,6 +77,7 @@ def evaluate(
         reader=_reader(project, name, references[cases[0]]),
         labels=labels,
         metrics=build_metrics(project.kernel.registry, metrics),
+        known=_known_labels(labels) if isinstance(dataset, DatasetDescription) else None,
     )
     found = _evaluate_all(project, prediction.name, cases, [(references[c], predictions[c]) for c in cases], work)
     evaluation = summarise(found, missing=missing, unexpected=unexpected)
@@ -174,11 +178,25 @@ def _evaluate_all(
 
 
 def _evaluate_files(
-    files: tuple[Path, Path], *, reader: Reader, labels: LabelSet, metrics: Mapping[str, Metric]
+    files: tuple[Path, Path],
+    *,
+    reader: Reader,
+    labels: LabelSet,
+    metrics: Mapping[str, Metric],
+    known: frozenset[int] | None,
 ) -> CaseEvaluation:
     """Evaluate one case; runs in a worker."""
     reference, prediction = (read_labels(reader, path) for path in files)
-    return _evaluate_pair(reference, prediction, files, labels, metrics)
+    evaluated = _evaluate_pair(reference, prediction, files, labels, metrics)
+    if known is None:
+        return evaluated
+    unknown = {label: n for label, n in count_labels(prediction.array).items() if label not in known}
+    return replace(evaluated, unknown_labels=unknown)
+
+
+def _known_labels(labels: LabelSet) -> frozenset[int]:
+    ignore = () if labels.ignore_label is None else (labels.ignore_label,)
+    return frozenset((0, *labels.all_labels, *ignore))
 
 
 def _evaluate_pair(
