@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +127,34 @@ def parity(pytestconfig: pytest.Config) -> Parity:
         assert difference <= tolerance, (
             f"{section}, {what}: differs from nnunetv2 by {difference}, allowed: {tolerance}"
         )
+
+    return record
+
+
+LEVEL = 1e-3
+"""Of statistical comparisons: chance alone fails a whole row once in a thousand seeds (and seeds are fixed)."""
+
+
+@pytest.fixture(scope="session")
+def same_distribution(parity: Parity) -> Callable[..., None]:
+    """Record a row for two-sample tests, and fail where the programs' distributions differ.
+
+    The number in the table is `LEVEL` divided by the smallest p-value times the number of tests (Bonferroni): beyond 1
+    the row fails, and `LEVEL` says that nothing differs at all.
+
+    Args of the function:
+        what: what was compared.
+        pvalues: of every test of the row, by what it tests (for the message of a failure).
+        section: one of `SECTIONS`.
+    """
+
+    def record(what: str, pvalues: Mapping[str, float], *, section: str) -> None:
+        worst = min(pvalues, key=lambda name: pvalues[name])
+        corrected = min(1.0, pvalues[worst] * len(pvalues))
+        if corrected < LEVEL:
+            listed = sorted(pvalues.items(), key=lambda pair: pair[1])[:10]
+            pytest.fail(f"{section}, {what}: distributed differently: {listed} of {len(pvalues)} tests")
+        parity(f"{what}: {LEVEL:g} / p", len(pvalues), LEVEL / corrected, 1, section=section)
 
     return record
 
