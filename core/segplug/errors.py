@@ -27,5 +27,13 @@ class PluginError(SegplugError):
     """A plugin is missing, broken, ambiguous or returned something it must not."""
 
 
+class WrongReferenceError(PluginError):
+    """A component that does not exist was asked for, or with options that it does not take.
+
+    Where the user wrote the name on the command line or in the settings, it becomes a `UsageError`
+    (`segplug.runtime.user_choice`); where a file has it, such as a plan, the file is at fault and the exit code 1.
+    """
+
+
 class CheckpointError(SegplugError):
     """A checkpoint or model folder cannot be used as it is."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segplug.errors import DataError, PluginError, UsageError
+from segplug.errors import DataError, UsageError
 from segplug.model import Geometry, Labels, LabelSet
 from segplug.runtime import confusion
 from segplug.runtime.confusion import confusion_matrix
@@ -153,11 +153,11 @@ def test_metrics_are_named_as_in_summaries(kernel, ball):
 
 
 def test_wrong_metrics_are_told(kernel):
-    with pytest.raises(PluginError, match="hd95"):
+    with pytest.raises(UsageError, match="hd95"):
         build_metrics(kernel.registry, ["hd96"])
     with pytest.raises(UsageError, match="expected NAME,option=number"):
         build_metrics(kernel.registry, ["hd95,percentile=high"])
-    with pytest.raises(PluginError, match="percent"):
+    with pytest.raises(UsageError, match="percent"):
         build_metrics(kernel.registry, ["hd95,percent=5"])
 
 

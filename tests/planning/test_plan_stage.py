@@ -177,7 +177,7 @@ class TestRefusals:
             plan(project, measured, plans_name=name)
 
     def test_an_unknown_planner(self, project: Project, measured: str) -> None:
-        with pytest.raises(PluginError, match=r"'compcat' among the planners\. Did you mean 'compact'"):
+        with pytest.raises(UsageError, match=r"planner: .*'compcat' among the planners\. Did you mean 'compact'"):
             plan(project, measured, planner="compcat")
 
     @pytest.mark.usefixtures("stranger")

@@ -292,7 +292,7 @@ def test_a_strangers_loss(with_strangers):
 
 
 def test_a_loss_option_that_does_not_exist(with_strangers):
-    with pytest.raises(PluginError, match=r"stranger.*gama.*It takes: gamma"):
+    with pytest.raises(UsageError, match=r"stranger.*gama.*It takes: gamma"):
         run(with_strangers, overrides=["trainer.loss=stranger", "trainer.loss.gama=2"])
 
 
@@ -426,7 +426,7 @@ def test_a_mistake_in_a_components_name_moves_no_trained_fold(make_project, trai
     fold, _ = trained
     model = project.workspace.fold_folder(NAME, "nnUNetTrainer", PLANS, "3d_fullres", 0)
     shutil.copytree(fold.folder, model)
-    with pytest.raises(PluginError, match=message):
+    with pytest.raises(UsageError, match=message):
         run(project, overrides=[setting])
     assert [path.name for path in model.parent.iterdir()] == ["fold_0"]
     assert (model / "checkpoint_final.pth").is_file()

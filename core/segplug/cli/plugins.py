@@ -9,7 +9,7 @@ import typer
 
 from segplug.cli.main import COMMAND_GROUP, COMMANDS
 from segplug.cli.shell import Format, FormatOption, new_app, say, settings_of, show
-from segplug.errors import PluginError
+from segplug.errors import UsageError
 from segplug.kernel import KINDS, Kernel, Provided
 
 app = new_app("What is installed, what is in force, and why something is not.", group=True)
@@ -71,7 +71,7 @@ def show_(
                 rows.append(["  protocol", f"segplug.protocols.{kind.protocol} ({kind.style.value} style)"])
                 rows.append(["  state", _standing(kernel, provided)])
     if not rows:
-        raise PluginError(f"no plugin or component is called {name!r}; `segplug plugins list` shows what there is")
+        raise UsageError(f"no plugin or component is called {name!r}; `segplug plugins list` shows what there is")
     show(["what", "value"], rows, output)
 
 

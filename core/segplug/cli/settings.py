@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segplug.errors import UsageError
+from segplug.runtime.device import PRECISIONS
 
 FILE_NAME = "segplug.toml"
 ROOTS = ("raw", "preprocessed", "results")
@@ -74,6 +76,7 @@ def read_settings(roots: Roots, environment: Mapping[str, str] | None = None) ->
         text = environment.get(f"SEGPLUG_{name.upper()}")
         if text and name not in defaults:
             defaults[name] = _whole_number(text) if name == "workers" else text
+            _check_compute(f"SEGPLUG_{name.upper()}", name, text)
     block = tuple(from_file.get("plugins", {}).get("block", ()))
     return Settings(**paths, **defaults, pins=_pins(from_file.get("pins", {})), block=block)
 
@@ -117,6 +120,15 @@ def _typed(file: Path, key: str, value: Any) -> None:
             raise UsageError(f"{file}: {key} is {value!r}; expected a list of plugin names")
     elif not isinstance(value, str):
         raise UsageError(f"{file}: {key} is {value!r}; expected a text")
+    _check_compute(f"{file}: {key}", key.rpartition(".")[2], value)
+
+
+def _check_compute(where: str, name: str, value: Any) -> None:
+    """Mistakes in words that only training and prediction use; whether the machine has such a device is seen there."""
+    if name == "device" and not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise UsageError(f"{where} is {value!r}; expected auto, cpu, cuda, cuda:N or mps")
+    if name == "precision" and value not in PRECISIONS:
+        raise UsageError(f"{where} is {value!r}; expected one of {', '.join(PRECISIONS)}")
 
 
 def _pins(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -62,11 +62,13 @@ def open_project(ctx: typer.Context, workers: int | None = None, **folders: Path
     from segplug.cli.progress import ProgressDisplay
     from segplug.kernel import Kernel
     from segplug.runtime.project import Project
+    from segplug.runtime.user_choice import check_settings
     from segplug.runtime.workspace import Workspace
 
     settings = settings_of(ctx)
     roots = {name: folders.get(name, getattr(settings, name)) for name in ("raw", "preprocessed", "results")}
     kernel = Kernel(pins=settings.pins, block=settings.block)
+    check_settings(kernel, settings.pins, settings.executor)
     for builtin, inforce in kernel.registry.replacements():
         what = f"the built-in {builtin.component.name!r} of the {builtin.kind.name}"
         say(f"{what} is replaced by {inforce.component.name!r} of {inforce.plugin}")

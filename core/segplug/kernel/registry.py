@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from segplug.errors import PluginError, UsageError
+from segplug.errors import PluginError, UsageError, WrongReferenceError
 from segplug.kernel.kinds import KINDS, Kind, Style
 from segplug.kernel.plugins import PluginHost, Provided, State
 from segplug.model.component_ref import ComponentRef
@@ -180,7 +180,7 @@ class Registry:
         for record in self._host.records.values():
             if record.state is not State.ACTIVE:
                 text += f" The {record} is {record.state.value}: {record.reason}."
-        return PluginError(text)
+        return WrongReferenceError(text)
 
 
 def _pin_line(name: str, provided: Provided) -> str:
@@ -204,7 +204,7 @@ def _takes(signature: inspect.Signature | None) -> set[str]:
 
 def _unfit(provided: Provided, ref: ComponentRef, takes: set[str], error: Exception) -> PluginError:
     what = f"{provided.kind.name}: {provided.qualified_name} cannot be made from the options {dict(ref.options)}"
-    return PluginError(f"{what}: {error}. It takes: {', '.join(sorted(takes)) or 'no options'}")
+    return WrongReferenceError(f"{what}: {error}. It takes: {', '.join(sorted(takes)) or 'no options'}")
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:

@@ -15,6 +15,7 @@ from segplug.model.evaluation import Class
 from segplug.protocols import Comparison, Metric
 from segplug.runtime.confusion import as_labels, confusion_matrix
 from segplug.runtime.files import read_json, write_json
+from segplug.runtime.user_choice import named_by_user
 
 if TYPE_CHECKING:
     from segplug.kernel.registry import Registry
@@ -31,16 +32,16 @@ def build_metrics(registry: Registry, names: Sequence[str] = ()) -> dict[str, Me
     the name and are part of it: `surface_dice,tolerance=2` is written as `SurfaceDice(tolerance=2)`.
 
     Raises:
-        PluginError: a metric does not exist, or does not take the option.
-        UsageError: an option is not `key=number`.
+        UsageError: a metric does not exist or does not take the option, or an option is not `key=number`.
     """
     metrics: dict[str, Metric] = {}
     for text in (*STANDARD, *names):
         name, _, options = text.partition(",")
-        component = registry.resolve("metrics", name).component
-        shown = component.aliases[0] if component.aliases else component.name
         reference = ComponentRef(name, _options(text, options))
-        metrics[f"{shown}({options})" if options else shown] = registry.build("metrics", reference)
+        with named_by_user(f"metric {text}"):
+            component = registry.resolve("metrics", name).component
+            shown = component.aliases[0] if component.aliases else component.name
+            metrics[f"{shown}({options})" if options else shown] = registry.build("metrics", reference)
     return metrics
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segplug.errors import UsageError
 from segplug.kernel import Provided
+from segplug.model import Image, Labels, Prediction
 from segplug.protocols import PredictionSettings, Predictor
 from segplug.runtime.project import Project
+from segplug.runtime.user_choice import named_by_user
 
 if TYPE_CHECKING:
-    from segplug.runtime.prediction_pipeline import PredictionPipeline
+    from segplug.runtime.prediction_pipeline import PredictionPipeline, PreparedImage
     from segplug.runtime.trained_model import TrainedModel
 
 
@@ -25,6 +28,7 @@ class Engine:
         settings: None for the defaults.
         predictor: name of the inference engine.
         scratch: folder on whose disk probabilities are kept meanwhile.
+        alone: leave out the model of the previous stage; its predictions are then given with each image.
 
     Raises:
         UsageError, CheckpointError, PluginError, DataError: see `segplug.stages.predict.predict_folder`.
@@ -40,6 +44,7 @@ class Engine:
         settings: PredictionSettings | None = None,
         predictor: str = "torch",
         scratch: Path | None = None,
+        alone: bool = False,
     ) -> None:
         from segplug.runtime.prediction_pipeline import PredictionPipeline
         from segplug.runtime.trained_model import TrainedModel
@@ -55,7 +60,45 @@ class Engine:
         self.pipeline: PredictionPipeline = PredictionPipeline(
             self._registry, self.model, self.settings, scratch=scratch
         )
-        self._provided = self._registry.resolve("predictors", predictor)
+        with named_by_user("predictor"):
+            self._provided = self._registry.resolve("predictors", predictor)
+        self.previous: Engine | None = None
+        if self.model.configuration.previous_stage is not None and not alone:
+            self.previous = Engine(
+                project,
+                _previous_model(self.model),
+                folds=self.model.folds if folds is not None else None,
+                checkpoint=self.model.checkpoint,
+                settings=replace(self.settings, save_probabilities=False),
+                predictor=predictor,
+                scratch=scratch,
+            )
+
+    def prepare(self, image: Image, previous: Labels | None = None) -> PreparedImage:
+        """Preprocess an image for the network that sees it first: in a cascade without `previous`, the first stage's.
+
+        Raises:
+            DataError: see `PredictionPipeline.prepare`.
+        """
+        if self.previous is not None and previous is None:
+            return self.previous.prepare(image)
+        return self.pipeline.prepare(image, previous)
+
+    def predict(self, prepared: PreparedImage, keep: Callable[[Engine, Prediction], None] | None = None) -> Prediction:
+        """Predict an image that `prepare` returned, stage by stage.
+
+        Args:
+            keep: called with each stage before the last and its prediction.
+
+        Raises:
+            DataError: see `PredictionPipeline.run`.
+        """
+        if self.previous is None or len(prepared.data) == self.model.input_channels:
+            return self.predictor.predict(prepared)
+        earlier = self.previous.predict(prepared, keep)
+        if keep is not None:
+            keep(self.previous, earlier)
+        return self.predictor.predict(self.pipeline.prepare(prepared, earlier.labels))
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -86,14 +129,32 @@ class Engine:
             ("architectures", configuration.architecture.name),
         ]
         found = [self._registry.resolve(kind, name) for kind, name in dict.fromkeys(names)]
-        return [*found, self._provided]
+        return [*([] if self.previous is None else self.previous.used), *found, self._provided]
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """What decides a prediction beside the image, as JSON values."""
         decisive = {"step_size", "mirroring", "precision", "save_probabilities"}
         return {
+            **({} if self.previous is None else {"previous": self.previous.recipe}),
             "model": self.model.identity,
             "predictor": self._provided.qualified_name,
             "settings": {name: value for name, value in asdict(self.settings).items() if name in decisive},
         }
+
+
+def _previous_model(model: TrainedModel) -> Path:
+    """The model folder of the previous stage, where training left it: beside the model's own.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    previous = model.configuration.previous_stage
+    name = model.folder.resolve().name
+    folder = model.folder.resolve().with_name(f"{name.removesuffix(model.configuration.name)}{previous}")
+    if not name.endswith(f"__{model.configuration.name}") or not folder.is_dir():
+        raise UsageError(
+            f"configuration {model.configuration.name} takes the predictions of {previous}, whose model is not at "
+            f"{folder}. Put it there, or predict with it first and give its label maps with --previous-stage DIR"
+        )
+    return folder

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from segplug.errors import PluginError, UsageError
 from segplug.kernel import Kernel, Provided, Registry
 from segplug.model import ComponentRef, Plan
-from segplug.runtime.overrides import apply_overrides, as_settings, configure
+from segplug.runtime.overrides import apply_overrides, as_settings, configure, split_assignment
+from segplug.runtime.user_choice import named_by_user
 
 PREFIX = "trainer"
 NNUNET_TRAINER = "nnUNetTrainer"
@@ -28,11 +30,13 @@ class ChosenTrainer:
         provided: the component.
         trainer: what its factory made, with its settings.
         changed: settings that differ from those of the training that is continued, `field: before -> now`.
+        asked: names of the settings that the user gave.
     """
 
     provided: Provided
     trainer: Any
     changed: Sequence[str] = field(default=())
+    asked: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -66,8 +70,8 @@ def choose_trainer(
         continued: ``{"name": ..., "settings": {...}}`` of the training to continue.
 
     Raises:
-        UsageError: a setting does not exist or has a wrong value, or another trainer than `name` began the training.
-        PluginError: the trainer does not exist, or is none.
+        UsageError: `name` or a setting does not exist or has a wrong value, or another trainer began the training.
+        PluginError: the trainer that the plan names does not exist, or a trainer is none.
     """
     recipe = plan.recipe(configuration)
     chosen = name or (continued or {}).get("name") or (recipe.name if recipe else None)
@@ -76,7 +80,8 @@ def choose_trainer(
         raise PluginError(
             "no plugin names a trainer (segplug_choose_trainer), and neither do you (--trainer) or the plan"
         )
-    provided = kernel.registry.resolve("trainers", chosen)
+    with named_by_user("trainer") if name else nullcontext():
+        provided = kernel.registry.resolve("trainers", chosen)
     trainer = kernel.registry.build("trainers", chosen)
     before: dict[str, Any] = {}
     if continued:
@@ -89,22 +94,25 @@ def choose_trainer(
             raise UsageError(f"--epochs: trainer {provided.component.name!r} has no epochs")
         overrides = [*overrides, f"{PREFIX}.epochs={epochs}"]
     trainer = apply_overrides(trainer, overrides, PREFIX)
+    asked = frozenset(split_assignment(text, PREFIX)[0][0] for text in overrides)
     found = ChosenTrainer(provided, trainer)
     now = found.settings
     changed = [f"{key}: {before[key]} -> {now[key]}" for key in before if before[key] != now.get(key)]
-    return ChosenTrainer(provided, trainer, tuple(changed))
+    return ChosenTrainer(provided, trainer, tuple(changed), asked)
 
 
 def check_components(registry: Registry, chosen: ChosenTrainer) -> None:
     """Find mistakes in the names of a trainer's components and of their options before anything is begun or moved.
 
     Raises:
-        PluginError: one does not exist, or does not take an option.
+        UsageError: one that the user named does not exist, or does not take an option.
+        PluginError: the same of one that the plan names, or one cannot be loaded.
     """
     for name, kind in COMPONENTS.items():
         ref = getattr(chosen.trainer, name, None)
         if isinstance(ref, ComponentRef):
-            registry.check(kind, ref)
+            with named_by_user(f"{PREFIX}.{name}") if name in chosen.asked else nullcontext():
+                registry.check(kind, ref)
 
 
 def record(chosen: ChosenTrainer) -> dict[str, Any]:
@@ -112,21 +120,35 @@ def record(chosen: ChosenTrainer) -> dict[str, Any]:
     return {"name": chosen.name, "settings": chosen.settings}
 
 
-def public_name(registry: Registry, trainer: str, architecture: str) -> str:
+def public_name(registry: Registry, trainer: str, architecture: str, settings: Any = None) -> str:
     """Name of a trainer in checkpoints: nnU-Net's, whenever nnunetv2 can build the network, else the component's.
 
     nnunetv2 imports the trainer named in a checkpoint only to build its network.
+
+    Args:
+        settings: the trainer with its settings. Its attribute `nnunet_class`, if it has one that is not None, is the
+            only class of nnunetv2 that builds the network.
     """
-    return NNUNET_TRAINER if _known_to_nnunet(registry, architecture) else _component_name(registry, trainer)
+    if not _known_to_nnunet(registry, architecture):
+        return _component_name(registry, trainer)
+    return getattr(settings, "nnunet_class", None) or _nnunet_class(registry, trainer)
 
 
-def folder_name(registry: Registry, trainer: str, architecture: str) -> str:
+def folder_name(registry: Registry, trainer: str, architecture: str, settings: Any = None) -> str:
     """Trainer part of a model folder's name.
 
-    Built-in trainers stand as `nnUNetTrainer` where nnunetv2 can build the network; others have their own folders.
+    Built-in trainers stand as nnunetv2's class where it can build the network; others have their own folders.
     """
     builtin = registry.resolve("trainers", trainer).plugin.builtin
-    return public_name(registry, trainer, architecture) if builtin else _component_name(registry, trainer)
+    return public_name(registry, trainer, architecture, settings) if builtin else _component_name(registry, trainer)
+
+
+def _nnunet_class(registry: Registry, trainer: str) -> str:
+    """nnunetv2's class of this name, if the trainer is built in and stands for one, else `nnUNetTrainer`."""
+    provided = registry.resolve("trainers", trainer)
+    # built-in trainers with a capital letter in their name are named after nnunetv2's classes
+    named = provided.plugin.builtin and not provided.component.name.islower()
+    return provided.component.name if named else NNUNET_TRAINER
 
 
 def _known_to_nnunet(registry: Registry, architecture: str) -> bool:

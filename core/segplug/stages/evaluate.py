@@ -55,8 +55,8 @@ def evaluate(
     Raises:
         DataError: predictions are missing (all are named), files are damaged, or shape, spacing, origin or direction of
             a prediction is not that of its reference; all such cases are listed.
-        UsageError: the file ending cannot be told.
-        PluginError: a metric or reader does not exist.
+        UsageError: the file ending cannot be told, or a metric does not exist or take its options.
+        PluginError: the reader that `dataset` names does not exist.
     """
     labels = dataset.labels if isinstance(dataset, DatasetDescription) else dataset
     ending = file_ending or (dataset.file_ending if isinstance(dataset, DatasetDescription) else None)

@@ -20,6 +20,7 @@ from segplug.runtime.planned import OTHER_FILES, is_plans_name
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import choose_reader, load_dataset
 from segplug.runtime.splits import adopt_splits
+from segplug.runtime.user_choice import named_by_user
 from segplug.stages.fingerprint import is_stale
 
 STAGE = "plan"
@@ -48,12 +49,13 @@ def plan(
     Raises:
         DataError: no fingerprint, no plan is possible, an existing plans file is damaged, or the raw data set's splits
             are not those in use.
-        UsageError: no such data set, or memory, spacing or the plans' name are not usable.
-        PluginError: a component does not exist, or the planner returned something else than a plan.
+        UsageError: no such data set or planner, or memory, spacing or the plans' name are not usable.
+        PluginError: a component does not exist or cannot be loaded, or the planner returned something else than a plan.
     """
     ref = ComponentRef(planner) if isinstance(planner, str) else planner
     registry = project.kernel.registry
-    make = registry.build("planners", ref)
+    with named_by_user("planner"):
+        make = registry.build("planners", ref)
     if plans_name is not None and not is_plans_name(plans_name):
         raise UsageError(
             f"plans name {plans_name!r}: expected letters, digits, '_', '-', '+' or '.', as in nnUNetPlans, "

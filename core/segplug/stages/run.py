@@ -22,6 +22,7 @@ from segplug.runtime.planned import DEFAULT_PLANS, find_configuration
 from segplug.runtime.preprocessed_cases import STORE
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import load_dataset
+from segplug.runtime.run_checks import check_configurations, check_trainers, check_training
 from segplug.runtime.run_record import FOLD_FILE, RunRecord, fold_manifest, what_changed
 from segplug.runtime.splits import find_split, read_splits
 from segplug.runtime.trainer_choice import ChosenTrainer, check_components, choose_trainer, folder_name
@@ -112,6 +113,7 @@ def run(
     chosen_folds = None if folds is None else [parse_fold(fold) for fold in folds]
     folder = project.workspace.raw_folder(dataset)
     name = folder.name
+    _check_asked(project, name, configurations or (), planning, training)
     record = RunRecord(project.workspace.preprocessed_folder(name))
     _verify(project, dataset, record)
     made_from = fingerprint(project, dataset).extra.get("segplug", {}).get(MADE_FROM)
@@ -119,6 +121,7 @@ def run(
         record.note_verified(_state(folder, made_from))
     plan = _plan(project, dataset, name, planning, record)
     wanted = _configurations(plan, configurations)
+    check_trainers(project.kernel, plan, wanted, training.trainer, training.overrides, training.epochs)
     preprocess(project, dataset, configurations=wanted, plans_name=plan.plans_name)
     raw = load_dataset(folder)
     cases = list(raw.cases)
@@ -133,6 +136,14 @@ def run(
             manifest = fold_manifest(plan, labels, configuration, split, store, **_settings(training))
             results.append(_train(project, plan, configuration, fold, split, manifest, training))
     return RunResult(plan, tuple(results))
+
+
+def _check_asked(
+    project: Project, name: str, configurations: Sequence[str], planning: Planning, training: Training
+) -> None:
+    """Tell mistakes in the call before anything is done."""
+    check_configurations(project.workspace, project.kernel, name, planning.planner, configurations)
+    check_training(project.kernel, training.trainer, training.overrides, training.device, training.precision)
 
 
 def _verify(project: Project, dataset: str | int | Path, record: RunRecord) -> None:
@@ -284,7 +295,7 @@ def _fold_folder(
     project: Project, plan: Plan, configuration: str, fold: int | str, chosen: ChosenTrainer
 ) -> TrainedFold:
     architecture = plan.configurations[configuration].architecture.name
-    trainer = folder_name(project.kernel.registry, chosen.provided.qualified_name, architecture)
+    trainer = folder_name(project.kernel.registry, chosen.provided.qualified_name, architecture, chosen.trainer)
     folder = project.workspace.fold_folder(plan.dataset_name, trainer, plan.plans_name, configuration, fold)
     return TrainedFold(folder, fold)
 

@@ -1,0 +1,51 @@
+"""Components that the user named: on the command line, in segplug.toml, or as an argument of a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from segplug.errors import UsageError, WrongReferenceError
+from segplug.kernel import Kernel, State
+
+
+@contextmanager
+def named_by_user(option: str) -> Iterator[None]:
+    """Within the block, a component that does not exist, or does not take an option, is wrong usage.
+
+    Args:
+        option: where the user named it, as `--planner`.
+
+    Raises:
+        UsageError: instead of the registry's `WrongReferenceError`.
+    """
+    try:
+        yield
+    except WrongReferenceError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def check_settings(kernel: Kernel, pins: Mapping[str, str], executor: str) -> None:
+    """Find mistakes in settings that the command at hand may never use. Nothing is imported.
+
+    A pin to a plugin that is installed and cannot be used is left to the run that needs it.
+
+    Raises:
+        UsageError: the executor, or what a pin names, does not exist.
+    """
+    with named_by_user("executor in the settings"):
+        kernel.registry.find("executors", executor)
+    unusable = {record.name for record in kernel.plugins if record.state is not State.ACTIVE}
+    for pin, target in pins.items():
+        kind, _, name = pin.partition(".")
+        plugin, _, _ = target.partition(":")
+        if plugin in unusable:
+            continue
+        with named_by_user(f"pin {pin} in the settings"):
+            kernel.registry.find(kind, name)
+            known = {n for provided in kernel.registry.all(kind) for n in provided.names}
+            if name not in known:
+                raise UsageError(
+                    f"pin {pin} in the settings: there is no {name!r} among the {kind}. There are: "
+                    f"{', '.join(kernel.registry.names(kind))}"
+                )
