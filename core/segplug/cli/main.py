@@ -29,6 +29,9 @@ COMMANDS = {
     "train": "Train one fold of one configuration.",
     "predict": "Segment images with a trained model.",
     "evaluate": "Compare predictions with references.",
+    "ensemble": "Average the probabilities of several models.",
+    "postprocess": "Decide on clean-up, and apply it.",
+    "select": "Find the best model or pair of models by cross-validation.",
     "run": "All of it, resumable.",
     "plugins": "What is installed, what is in force, and why something is not.",
 }

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -57,6 +59,16 @@ class LabelSet:
     def output_channels(self) -> int:
         """Channels of the network's output: one per region, or one per label with background."""
         return len(self.regions) if self.has_regions else len(self.all_labels)
+
+    @property
+    def output_values(self) -> tuple[int, ...]:
+        """The label that each channel of the network's output stands for."""
+        return self.regions_class_order if self.has_regions else self.all_labels
+
+    @property
+    def output_dtype(self) -> type[np.uint8] | type[np.uint16]:
+        """The smaller type that holds every label a prediction can have."""
+        return np.uint8 if max((*self.all_labels, *self.regions_class_order)) <= 255 else np.uint16
 
     def name_of(self, value: int | tuple[int, ...]) -> str:
         """The name dataset.json gives to a label or region."""

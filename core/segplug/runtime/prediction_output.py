@@ -6,7 +6,7 @@ fitting one does not count as predicted, whatever files there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,10 @@ class PredictionOutput:
         self._writer = writer
         self._ending = file_ending
 
+    def in_folder(self, folder: Path) -> PredictionOutput:
+        """The same for another folder."""
+        return PredictionOutput(folder, self._writer, self._ending)
+
     def label_file(self, case: str) -> Path:
         return self.folder / f"{case}{self._ending}"
 
@@ -107,6 +111,13 @@ class PredictionOutput:
         if manifest.is_file():
             for file in (self.label_file(case), self.probability_file(case), manifest):
                 file.unlink(missing_ok=True)
+
+    def discard_all_but(self, cases: Iterable[str]) -> None:
+        """Remove what earlier runs wrote of other cases."""
+        kept = set(cases)
+        for manifest in (self.folder / MANIFESTS).glob("*.json"):
+            if manifest.stem not in kept and self.label_file(manifest.stem).is_file():
+                self.discard(manifest.stem)
 
     def is_whole(self, case: str, made_from: Mapping[str, Any]) -> bool:
         """Whether the case's files are there as they were written, made from just this."""

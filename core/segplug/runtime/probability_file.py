@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,7 @@ from segplug.errors import DataError
 from segplug.runtime.files import replacing
 
 KEY = "probabilities"
+_MEMBER = f"{KEY}.npy"
 _BYTES_AT_ONCE = 1 << 24
 
 
@@ -44,13 +48,97 @@ def write_probabilities(path: Path, probabilities: NDArray[np.floating]) -> None
     with (
         replacing(path) as partial,
         zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        archive.open(f"{KEY}.npy", "w", force_zip64=True) as member,
+        archive.open(_MEMBER, "w", force_zip64=True) as member,
     ):
         np.lib.format.write_array_header_2_0(member, {**header, "shape": probabilities.shape})
         for channel in probabilities:
-            step = max(1, _BYTES_AT_ONCE // max(channel[:1].nbytes, 1))
-            for start in range(0, len(channel), step):
-                member.write(np.ascontiguousarray(channel[start : start + step]).data)
+            for rows in pieces(probabilities.shape):
+                member.write(np.ascontiguousarray(channel[rows]).data)
+
+
+def pieces(shape: Sequence[int]) -> list[slice]:
+    """Slices of the first spatial axis of (classes, z, y, x) that are worked on together: at most 16 MB in float32."""
+    step = max(1, _BYTES_AT_ONCE // max(4 * int(np.prod(shape[2:])), 1))
+    return [slice(start, min(start + step, shape[1])) for start in range(0, shape[1], step)]
+
+
+class ProbabilityFile:
+    """Reads an `.npz` of probabilities piece by piece, in the order in which they lie in the file.
+
+    Used as a context manager; `shape` (classes, z, y, x) and `dtype` are known within.
+
+    Raises:
+        DataError: on entering, the file is missing, damaged or holds no such array; while reading, it ends too soon.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shape: tuple[int, ...] = ()
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
+        self._resources = ExitStack()
+
+    def __enter__(self) -> ProbabilityFile:
+        with self._telling(), ExitStack() as opened:
+            archive = opened.enter_context(zipfile.ZipFile(self.path))
+            self._member = opened.enter_context(archive.open(_MEMBER))
+            version = np.lib.format.read_magic(self._member)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            self.shape, self._backwards, self.dtype = read(self._member)
+            if len(self.shape) != 4 or self.dtype.kind != "f":
+                raise DataError(
+                    f"{self.path}: an array {self.shape} of {self.dtype}; expected probabilities (classes, z, y, x)"
+                )
+            self._resources = opened.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    def pieces(self) -> Iterator[NDArray[np.floating]]:
+        """Every piece (slices, y, x), as `pieces` cuts the channels, channel after channel."""
+        if self._backwards:  # the last axis comes first: only a copy on disk can be read in our order
+            yield from self._straightened()
+            return
+        for _ in range(self.shape[0]):
+            for rows in pieces(self.shape):
+                yield self._next((rows.stop - rows.start, *self.shape[2:]))
+
+    def _next(self, shape: Sequence[int]) -> NDArray[np.floating]:
+        size = int(np.prod(shape)) * self.dtype.itemsize
+        with self._telling():
+            content = self._member.read(size)
+            if len(content) != size:
+                raise DataError(f"{self.path}: ends too soon. Predict this case again")
+        return np.frombuffer(content, self.dtype).reshape(shape)
+
+    def _straightened(self) -> Iterator[NDArray[np.floating]]:
+        with tempfile.TemporaryFile() as file:
+            while block := self._read_block():
+                file.write(block)
+            file.flush()
+            if file.tell() != int(np.prod(self.shape)) * self.dtype.itemsize:
+                raise DataError(f"{self.path}: ends too soon. Predict this case again")
+            whole: NDArray[np.floating] = np.memmap(file, self.dtype, "r", shape=self.shape, order="F")
+            for channel in whole:
+                for rows in pieces(self.shape):
+                    yield channel[rows]
+
+    def _read_block(self) -> bytes:
+        with self._telling():
+            return self._member.read(_BYTES_AT_ONCE)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise DataError(f"{self.path}: no such file. Predict with --save-probabilities") from None
+        except KeyError:
+            raise DataError(
+                f"{self.path}: holds no {KEY!r}; expected probabilities as prediction writes them"
+            ) from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+            raise DataError(f"{self.path}: cannot be read: {error}. Predict this case again") from None
 
 
 def _reserve(descriptor: int, size: int) -> None:

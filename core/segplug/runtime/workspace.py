@@ -86,6 +86,22 @@ class Workspace:
     def fold_folder(self, dataset: str, trainer: str, plans_name: str, configuration: str, fold: int | str) -> Path:
         return self.model_folder(dataset, trainer, plans_name, configuration) / f"fold_{fold}"
 
+    def results_folder(self, dataset: str) -> Path:
+        """Everything that was trained on a data set."""
+        return self._root("results") / dataset
+
+    def ensemble_folder(self, dataset: str, name: str) -> Path:
+        """Where the cross-validation of an ensemble is; see `segplug.runtime.model_names`."""
+        return self.results_folder(dataset) / "ensembles" / name
+
+    def choice_file(self, dataset: str) -> Path:
+        """Which model or ensemble is best."""
+        return self.results_folder(dataset) / "inference_information.json"
+
+    def instructions_file(self, dataset: str) -> Path:
+        """How to predict with it, for people."""
+        return self.results_folder(dataset) / "inference_instructions.txt"
+
     def _root(self, which: str) -> Path:
         root: Path | None = getattr(self, which)
         if root is None:

@@ -1,0 +1,66 @@
+"""postprocessing.json: what was decided about clean-up, in nnU-Net's form.
+
+nnU-Net writes a postprocessing.pkl beside it and reads only that; segplug reads the JSON and never a pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import segplug
+from segplug.errors import DataError, UsageError
+from segplug.protocols import Decision
+from segplug.runtime.files import read_json, write_json
+
+POSTPROCESSING = "postprocessing.json"
+PICKLE = "postprocessing.pkl"
+DEFAULT_POSTPROCESSOR = "largest_component"
+_EXTENSION = "segplug"
+
+
+def write_decision(path: Path, decision: Decision, postprocessor: str) -> None:
+    """Write what a postprocessor decided; its name stands under nnU-Net's unknown key `segplug`."""
+    extension = {"version": segplug.__version__, "postprocessor": postprocessor}
+    write_json(path, {**decision, _EXTENSION: extension}, sort_keys=True)
+
+
+def read_decision(path: Path) -> tuple[Decision, str]:
+    """The decision and the name of the postprocessor that made it.
+
+    Args:
+        path: the file, or the folder it lies in.
+
+    Raises:
+        UsageError: it is a pickle.
+        DataError: it is missing, or no such decision.
+    """
+    file = decision_file(path)
+    content = read_json(file)
+    if not isinstance(content, Mapping):
+        raise DataError(f"{file}: a {type(content).__name__}; expected what 'segplug postprocess fit' writes")
+    extension = content.get(_EXTENSION, {})
+    name = extension.get("postprocessor", DEFAULT_POSTPROCESSOR) if isinstance(extension, Mapping) else None
+    if not isinstance(name, str):
+        raise DataError(f"{file}: names no postprocessor under {_EXTENSION!r}. Fit the postprocessing again")
+    return {key: value for key, value in content.items() if key != _EXTENSION}, name
+
+
+def decision_file(path: Path) -> Path:
+    """The JSON file that is meant by itself or by its folder.
+
+    Raises:
+        UsageError: it is a pickle.
+    """
+    if path.suffix == ".pkl":
+        raise UsageError(
+            f"{path}: a pickle can run code when it is read, so it is not. Give the {POSTPROCESSING} that nnU-Net "
+            "writes beside it"
+        )
+    return path / POSTPROCESSING if path.is_dir() else path
+
+
+def has_steps(decision: Mapping[str, Any]) -> bool:
+    """False if it is known that the decision changes nothing: nnU-Net's, without any function."""
+    return decision.get("postprocessing_fns") != []
