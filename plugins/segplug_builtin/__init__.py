@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segplug import Component, hookimpl
+from segplug_builtin.trainers.nnunet_classes import CLASSES, in_words
 
 HERE = "segplug_builtin"
 DNA = "dynamic_network_architectures.architectures.unet"
@@ -120,6 +121,7 @@ def segplug_augmentations() -> Iterable[Component[Any]]:
         f"{at}.batchgenerators_chain:BatchgeneratorsAugmentation",
         "any chain of batchgenerators transforms",
     )
+    yield Component("stronger", f"{at}.stronger:StrongerAugmentation", "nnU-Net's stronger augmentation, DA5")
     yield Component("none", f"{at}.none:NoAugmentation", "the patch as it is")
 
 
@@ -151,6 +153,8 @@ def segplug_trainers() -> Iterable[Component[Any]]:
         "nnunet", f"{at}.nnunet:NNUNetTrainer", "nnU-Net's schedule: 1000 epochs of SGD", ("nnUNetTrainer",)
     )
     yield Component("short", f"{at}.short:short_trainer", "AdamW, one cycle, a few thousand iterations")
+    for name in CLASSES:
+        yield Component(name, f"{at}.nnunet_classes:{name}", in_words(name))
 
 
 @hookimpl

@@ -29,10 +29,15 @@ class FoldState:
     def epochs_done(self) -> int:
         return self.checkpoint.epochs_done if self.checkpoint else 0
 
-    def trained(self, epochs: int | None) -> bool:
-        """Whether training is over: `final` is written, and not for fewer epochs than are wanted now."""
-        final = self.checkpoint is not None and self.checkpoint.path.stem == "checkpoint_final"
-        return final and (epochs is None or self.epochs_done >= epochs)
+    def trained(self, epochs: int | None, patience: int | None = None) -> bool:
+        """Whether training is over: `final` is written, and not for fewer epochs than are wanted now.
+
+        One that its trainer ended early is over as long as the same patience is asked for.
+        """
+        if self.checkpoint is None or self.checkpoint.path.stem != "checkpoint_final":
+            return False
+        stopped = self.checkpoint.state.get("stopped_early")
+        return epochs is None or self.epochs_done >= epochs or (stopped is not None and stopped == patience)
 
 
 def read_state(trained: TrainedFold) -> FoldState:

@@ -19,8 +19,9 @@ def apply_overrides(instance: T, assignments: Iterable[str], prefix: str = "trai
     """Apply `--set` assignments, of the form ``<prefix>.<field>[.<option>...]=<value>``, to a dataclass.
 
     A field of type `ComponentRef` takes a component's name; further parts set that component's options, whose values
-    are JSON (a text that is none stays text). Giving another name drops the options of the former component. The order
-    of assignments does not matter, except that the last of two for the same thing counts.
+    are JSON (a text that is none stays text). Giving another name drops the options of the former component. Of a field
+    that is a mapping, further parts are a key, dots and all. The order of assignments does not matter, except that the
+    last of two for the same thing counts.
 
     Raises:
         UsageError: an assignment has another form, names an unknown field, or its value is not of the field's type.
@@ -35,10 +36,14 @@ def apply_overrides(instance: T, assignments: Iterable[str], prefix: str = "trai
             options.append((path[0], path[1:], literal(value)))
     changed = configure(instance, given, prefix)
     for field, path, value in options:
-        ref = _field_value(changed, field, prefix)
-        if not isinstance(ref, ComponentRef):
+        before = _field_value(changed, field, prefix)
+        if isinstance(before, Mapping):
+            changed = configure(changed, {field: {**before, ".".join(path): value}}, prefix)
+        elif isinstance(before, ComponentRef):
+            ref = ComponentRef(before.name, _with_option(before.options, path, value))
+            changed = _replace(changed, {field: ref}, prefix)
+        else:
             raise UsageError(f"{prefix}.{field}.{'.'.join(path)}: {prefix}.{field} is no component and has no options")
-        changed = _replace(changed, {field: ComponentRef(ref.name, _with_option(ref.options, path, value))}, prefix)
     return changed
 
 
@@ -168,6 +173,8 @@ def _convert(value: Any, hint: Any) -> tuple[bool, Any]:  # noqa: PLR0911 - one 
 
 
 def _convert_tuple(value: Any, members: tuple[Any, ...]) -> tuple[bool, Any]:
+    if isinstance(value, str) and members[:1] == (str,):
+        value = [part.strip() for part in value.split(",") if part.strip()]  # a command line's list of names
     if not isinstance(value, (list, tuple)):
         return False, value
     if len(members) == 2 and members[1] is Ellipsis:
@@ -188,4 +195,6 @@ def _describe(hint: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, ComponentRef):
         return {"name": value.name, "options": dict(value.options)}
+    if isinstance(value, Mapping):
+        return dict(value)
     return list(value) if isinstance(value, tuple) else value

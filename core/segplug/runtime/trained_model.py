@@ -14,6 +14,7 @@ from segplug.errors import CheckpointError, DataError, UsageError
 from segplug.kernel import Registry
 from segplug.kernel.provenance import require_same
 from segplug.model import Configuration, DatasetDescription, Plan
+from segplug.runtime.adapted_network import as_trained
 from segplug.runtime.checkpoint import Checkpoint, load_weights, read_checkpoint
 from segplug.runtime.dataset_json import parse_description
 from segplug.runtime.files import file_hash, read_json, value_hash
@@ -65,9 +66,11 @@ class TrainedModel:
         self._files = [checkpoint_file(folder, fold, checkpoint) for fold in self.folds]
         self._checkpoints = [read_checkpoint(file, mapped=True) for file in self._files]
         first = self._checkpoints[0]
-        self.configuration: Configuration = _configuration(self.plan, self._checkpoints)
         self.mirror_axes: tuple[int, ...] = first.mirror_axes
         self.trainer = first.trainer
+        self.configuration: Configuration = as_trained(
+            registry, _configuration(self.plan, self._checkpoints), self.trainer
+        )
         self._check_provenance(allow_provider_change)
         self._networks: dict[str, list[nn.Module]] = {}
 

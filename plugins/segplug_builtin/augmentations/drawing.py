@@ -66,18 +66,18 @@ def draw_sample(
         if chosen.any():
             parameters["blur"] = np.where(chosen[:, None], sigmas, 0)
     if random.random() < effects.brightness:
-        parameters["brightness"] = _around_one(random, effects.brightness_range, channels)
+        parameters["brightness"] = draw_around_one(random, effects.brightness_range, channels)
     if random.random() < effects.contrast:
-        parameters["contrast"] = _around_one(random, effects.contrast_range, channels)
+        parameters["contrast"] = draw_around_one(random, effects.contrast_range, channels)
     if random.random() < effects.low_resolution:
         chosen = random.random(channels) < effects.low_resolution_channel
         zoom = random.uniform(*effects.low_resolution_zoom, size=channels)
         if chosen.any():
             parameters["low_resolution"] = np.where(chosen, zoom, 1)
     if random.random() < effects.inverted_gamma:
-        parameters["inverted_gamma"] = _around_one(random, effects.gamma_range, channels)
+        parameters["inverted_gamma"] = draw_around_one(random, effects.gamma_range, channels)
     if random.random() < effects.gamma:
-        parameters["gamma"] = _around_one(random, effects.gamma_range, channels)
+        parameters["gamma"] = draw_around_one(random, effects.gamma_range, channels)
     mirrored = random.random(axes) < effects.mirror
     if any(mirrored[axis] for axis in mirror_axes):
         parameters["mirror"] = tuple(bool(mirrored[axis]) and axis in mirror_axes for axis in range(axes))
@@ -102,7 +102,7 @@ def _draw_spatial(
     parameters["needed"] = (*geometry.patch_size[:-plane], *needed)
 
 
-def _around_one(random: np.random.Generator, span: tuple[float, float], count: int) -> NDArray[np.float64]:
+def draw_around_one(random: np.random.Generator, span: tuple[float, float], count: int) -> NDArray[np.float64]:
     """Per channel, with probability 0.5 uniform below 1, else above 1: nnU-Net's rule for factors and exponents."""
     below = random.random(count) < 0.5
     return np.where(below, random.uniform(span[0], 1, count), random.uniform(1, span[1], count))

@@ -14,13 +14,14 @@ def scale_brightness(rows: Tensor, factor: Tensor) -> None:
     rows.flatten(1).mul_(factor[:, None])
 
 
-def stretch_contrast(rows: Tensor, factor: Tensor) -> None:
-    """Stretch about the mean by a factor (rows,), clipped to the row's former range."""
+def stretch_contrast(rows: Tensor, factor: Tensor, keep_range: bool = True) -> None:
+    """Stretch about the mean by a factor (rows,), clipped to the row's former range if that is to be kept."""
     flat = rows.flatten(1)
     mean = flat.mean(1, keepdim=True)
     low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
     flat.sub_(mean).mul_(factor[:, None]).add_(mean)
-    torch.clamp(flat, low, high, out=flat)
+    if keep_range:
+        torch.clamp(flat, low, high, out=flat)
 
 
 def apply_gamma(rows: Tensor, exponent: Tensor, inverted: bool) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from segplug.model import EpochReport
 from segplug.protocols import Batch, BatchRequest, TrainingTask
 from segplug.runtime.randomness import torch_seed
 from segplug.runtime.training_targets import count_overlap
+from segplug_builtin.trainers.layers import LR_FACTOR, freeze, parameter_groups, set_training
+from segplug_builtin.trainers.weight_average import WeightAverage
 
 if TYPE_CHECKING:
     from segplug_builtin.trainers.nnunet import NNUNetTrainer
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 EMA_DECAY = 0.9
 """Weight of the past in the moving average of the pseudo-Dice that decides the best checkpoint (nnU-Net's rule)."""
+
+
+TRAINED_WEIGHTS = "segplug_trained_weights"
+"""Key of checkpoints whose `network_weights` are an average: the weights to go on with."""
 
 
 class TrainingLoop:
@@ -37,13 +43,17 @@ class TrainingLoop:
         self._settings = settings
         self._task = task
         self._loss = task.loss(settings.loss, settings.deep_supervision)
+        freeze(task.network, settings.freeze)
         self._parameters = [p for p in task.network.parameters() if p.requires_grad]
+        groups = parameter_groups(task.network, settings.lr_factors)
         build_optimizer = task.build("optimizers", settings.optimizer)
-        self._optimizer = build_optimizer(self._parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        self._optimizer = build_optimizer(groups, lr=settings.lr, weight_decay=settings.weight_decay)
         self._schedule = task.build("schedules", settings.schedule)
         self._scaler = torch.amp.GradScaler(task.device.type) if task.precision == "fp16" else None
+        decay = settings.weight_averaging
+        self._average = None if decay is None else WeightAverage(task.network, decay)
         self._best: float | None = None
-        self._ema = math.nan
+        self._emas: list[float] = []
 
     def run(self) -> None:
         """Train and save `latest` after every epoch, `best` when the moving average rises, `final` at the end."""
@@ -53,44 +63,56 @@ class TrainingLoop:
             augmentation=settings.augmentation,
             batch_size=settings.batch_size or task.configuration.batch_size,
             epochs=settings.epochs,
-            iterations=settings.iterations_per_epoch,
+            iterations=settings.iterations_per_epoch * settings.accumulate,
             val_iterations=settings.val_iterations_per_epoch,
             first_epoch=first,
-            oversample_foreground=settings.oversample_foreground,
-            probabilistic_oversampling=settings.probabilistic_oversampling,
+            oversample_foreground=self._oversampled(),
+            probabilistic_oversampling=bool(settings.probabilistic_oversampling),
         )
-        if first < settings.epochs:
+        done = first
+        if first < settings.epochs and not self._stalled():
             with task.batches(request) as batches:
-                for epoch in range(first, settings.epochs):
-                    report = self._epoch(epoch, batches)
+                while done < settings.epochs and not self._stalled():
+                    report = self._epoch(done, batches)
+                    done += 1
                     task.report(report)
-                    state = self._state(epoch + 1)
-                    if self._improved(report):
-                        state["_best_ema"] = self._best
-                        task.log(f"New best moving average of the pseudo-Dice: {report.ema_dice:.4f}")
-                        task.save("best", state)
-                    task.save("latest", state)
-        task.save("final", self._state(settings.epochs), wait=True)
+                    self._save(report, done)
+        with self._saving(done) as state:
+            if done < settings.epochs:
+                task.log(f"ended after {done} epochs: no better pseudo-Dice in {settings.patience} of them")
+                state["stopped_early"] = settings.patience
+            task.save("final", state, wait=True)
+
+    def _save(self, report: EpochReport, epochs_done: int) -> None:
+        with self._saving(epochs_done) as state:
+            if self._improved(report):
+                state["_best_ema"] = self._best
+                self._task.log(f"New best moving average of the pseudo-Dice: {report.ema_dice:.4f}")
+                self._task.save("best", state)
+            self._task.save("latest", state)
 
     def _epoch(self, epoch: int, batches: Iterator[Batch]) -> EpochReport:
         settings, task = self._settings, self._task
         started = time.perf_counter()
         torch.manual_seed(torch_seed(task.seed, "epoch", task.fold, epoch))
-        task.network.train()
+        set_training(task.network, settings.freeze)
         losses = []
-        for iteration, batch in enumerate(islice(batches, settings.iterations_per_epoch)):
+        for iteration in range(settings.iterations_per_epoch):
             self._set_learning_rate(epoch, iteration)
-            losses.append(self._train_step(batch))
+            losses.append(self._train_step(islice(batches, settings.accumulate)))
+            if self._average is not None:
+                self._average.update(epoch * settings.iterations_per_epoch + iteration)
         task.network.eval()
         val_losses, overlaps = [], []
-        for batch in islice(batches, settings.val_iterations_per_epoch):
-            loss, overlap = self._validation_step(batch)
-            val_losses.append(loss)
-            overlaps.append(overlap)
+        with self._averaged():
+            for batch in islice(batches, settings.val_iterations_per_epoch):
+                loss, overlap = self._validation_step(batch)
+                val_losses.append(loss)
+                overlaps.append(overlap)
         dice = pseudo_dice(torch.stack(overlaps).sum(0)) if overlaps else ()
         present = [d for d in dice if not math.isnan(d)]
         mean_dice = sum(present) / len(present) if present else math.nan
-        self._ema = moving_average(self._ema, mean_dice)
+        self._emas.append(moving_average(self._emas[-1] if self._emas else math.nan, mean_dice))
         return EpochReport(
             epoch=epoch,
             epochs=settings.epochs,
@@ -98,30 +120,33 @@ class TrainingLoop:
             val_loss=float(torch.stack(val_losses).mean()) if val_losses else math.nan,
             dice=dice,
             mean_dice=mean_dice,
-            ema_dice=self._ema,
+            ema_dice=self._emas[-1],
             learning_rate=self._learning_rate(epoch, 0),
             seconds=time.perf_counter() - started,
         )
 
-    def _train_step(self, batch: Batch) -> Tensor:
+    def _train_step(self, batches: Iterable[Batch]) -> Tensor:
+        """One step of the optimiser with the mean gradient of some batches; returns their mean loss."""
         self._optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            output = self._task.network(batch.data)
-        loss = self._loss(output, batch.target)
+        losses = []
+        for batch in batches:
+            with self._autocast():
+                output = self._task.network(batch.data)
+            loss = self._loss(output, batch.target) / self._settings.accumulate
+            scaled = loss if self._scaler is None else self._scaler.scale(loss)
+            scaled.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
         clip = self._settings.gradient_clip
+        if clip is not None:
+            if self._scaler is not None:
+                self._scaler.unscale_(self._optimizer)
+            torch.nn.utils.clip_grad_norm_(self._parameters, clip)
         if self._scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-            if clip is not None:
-                torch.nn.utils.clip_grad_norm_(self._parameters, clip)
             self._optimizer.step()
         else:
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            if clip is not None:
-                self._scaler.unscale_(self._optimizer)
-                torch.nn.utils.clip_grad_norm_(self._parameters, clip)
             self._scaler.step(self._optimizer)
             self._scaler.update()
-        return loss.detach()
+        return torch.stack(losses).sum()
 
     @torch.no_grad()
     def _validation_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -145,7 +170,7 @@ class TrainingLoop:
     def _set_learning_rate(self, epoch: int, iteration: int) -> None:
         value = self._learning_rate(epoch, iteration)
         for group in self._optimizer.param_groups:
-            group["lr"] = value
+            group["lr"] = value * group.get(LR_FACTOR, 1.0)
 
     def _mean_loss(self, losses: list[Tensor], epoch: int) -> float:
         values = torch.stack(losses).cpu()
@@ -166,13 +191,39 @@ class TrainingLoop:
             self._best = report.ema_dice
         return better
 
-    def _state(self, epochs_done: int) -> dict[str, Any]:
-        return {
-            "optimizer_state": self._optimizer.state_dict(),
-            "grad_scaler_state": None if self._scaler is None else self._scaler.state_dict(),
-            "current_epoch": epochs_done,
-            "_best_ema": self._best,
-        }
+    def _stalled(self) -> bool:
+        """Whether the pseudo-Dice has not got better for as long as the settings allow."""
+        values = [-math.inf if math.isnan(value) else value for value in self._emas]
+        patience = self._settings.patience
+        return patience is not None and bool(values) and len(values) - 1 - values.index(max(values)) >= patience
+
+    def _oversampled(self) -> float:
+        settings = self._settings
+        if settings.probabilistic_oversampling != "as_fixed":
+            return settings.oversample_foreground
+        batch_size = settings.batch_size or self._task.configuration.batch_size
+        return (batch_size - round(batch_size * (1 - settings.oversample_foreground))) / batch_size
+
+    @contextmanager
+    def _averaged(self) -> Iterator[dict[str, Any]]:
+        """While the network has its averaged weights, if they are averaged: what has to be saved beside them."""
+        if self._average is None:
+            yield {}
+            return
+        with self._average.in_network() as trained:
+            yield {TRAINED_WEIGHTS: trained}
+
+    @contextmanager
+    def _saving(self, epochs_done: int) -> Iterator[dict[str, Any]]:
+        """The state to save, while the network has the weights to save."""
+        with self._averaged() as beside:
+            yield {
+                "optimizer_state": self._optimizer.state_dict(),
+                "grad_scaler_state": None if self._scaler is None else self._scaler.state_dict(),
+                "current_epoch": epochs_done,
+                "_best_ema": self._best,
+                **beside,
+            }
 
     def _restore(self) -> int:
         """Take up what was saved last; returns the first epoch to do."""
@@ -182,9 +233,12 @@ class TrainingLoop:
         self._optimizer.load_state_dict(saved["optimizer_state"])
         if self._scaler is not None and saved.get("grad_scaler_state") is not None:
             self._scaler.load_state_dict(saved["grad_scaler_state"])
+        if TRAINED_WEIGHTS in saved or self._average is not None:
+            # averaging may have been begun or ended by a setting of this continuation
+            average = self._average or WeightAverage(self._task.network, 0.0)
+            average.restore(saved.get(TRAINED_WEIGHTS))
         self._best = saved["_best_ema"]
-        averages = saved["logging"]["ema_fg_dice"]
-        self._ema = float(averages[-1]) if averages else math.nan
+        self._emas = [float(value) for value in saved["logging"]["ema_fg_dice"]]
         return int(saved["current_epoch"])
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from segplug.model import ComponentRef
+from segplug.model import ComponentRef, Configuration
 from segplug.protocols import TrainingTask
+
+NORMS = {
+    "batch": ("torch.nn.BatchNorm{}d", {"eps": 1e-5, "affine": True}),
+    "instance": ("torch.nn.InstanceNorm{}d", {"eps": 1e-5, "affine": True}),
+}
+"""Per norm its class, for two or three dimensions, and nnU-Net's arguments."""
 
 
 @dataclass(frozen=True)
@@ -13,26 +21,41 @@ class NNUNetTrainer:
     """Trains a network epoch by epoch; the defaults are nnU-Net's (Isensee et al. 2021, and its trainer's settings).
 
     Args:
-        epochs: how many; each has `iterations_per_epoch` training and `val_iterations_per_epoch` validation batches.
+        epochs: how many; each has `iterations_per_epoch` steps and `val_iterations_per_epoch` validation batches.
         lr: initial (or largest) learning rate; `schedule` says how it goes on.
+        lr_factors: module of the network -> factor of its learning rate: ``{"encoder": 0.1}``.
+        freeze: modules of the network that keep their weights: ``["encoder"]``.
         weight_decay: given to the optimiser.
         batch_size: samples per batch; None takes the plan's.
+        accumulate: batches per step, whose gradients are averaged: for a batch that does not fit the memory at once.
+            Dice over the batch is still of each batch by itself.
         oversample_foreground: share of a batch's samples that must hold foreground.
-        probabilistic_oversampling: draw for each sample whether it must, instead of fixing which ones.
+        probabilistic_oversampling: draw for each sample whether it must, instead of fixing which ones; `as_fixed` with
+            the share that fixed ones have in a batch of whole samples (a half of two, where 0.33 is asked for).
         gradient_clip: largest norm of all gradients together; None does not clip.
         deep_supervision: compare the lower resolutions of the network too.
+        norm: `batch` or `instance` in place of the plan's normalisation layers.
+        weight_averaging: weight of the past, such as 0.999, in a moving average of the weights, which is what is
+            validated and saved; None does not average.
+        patience: end the training after so many epochs without a better moving average of the pseudo-Dice.
     """
 
     epochs: int = 1000
     iterations_per_epoch: int = 250
     val_iterations_per_epoch: int = 50
     lr: float = 1e-2
+    lr_factors: Mapping[str, float] = field(default_factory=dict)
+    freeze: tuple[str, ...] = ()
     weight_decay: float = 3e-5
     batch_size: int | None = None
+    accumulate: int = 1
     oversample_foreground: float = 0.33
-    probabilistic_oversampling: bool = False
+    probabilistic_oversampling: bool | Literal["as_fixed"] = False
     gradient_clip: float | None = 12.0
     deep_supervision: bool = True
+    norm: Literal["batch", "instance"] | None = None
+    weight_averaging: float | None = None
+    patience: int | None = None
     loss: ComponentRef = field(default=ComponentRef("dice_ce"))
     optimizer: ComponentRef = field(default=ComponentRef("sgd"))
     schedule: ComponentRef = field(default=ComponentRef("poly"))
@@ -40,7 +63,7 @@ class NNUNetTrainer:
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "iterations_per_epoch": 1, "val_iterations_per_epoch": 0, "batch_size": 1}
-        for name, smallest in least.items():
+        for name, smallest in (least | {"accumulate": 1, "patience": 1}).items():
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise ValueError(f"{name} is {value}; expected {smallest} or more")
@@ -50,6 +73,33 @@ class NNUNetTrainer:
                 raise ValueError(f"{name} is {value}; expected more than 0")
         if not 0 <= self.oversample_foreground <= 1:
             raise ValueError(f"oversample_foreground is {self.oversample_foreground}; expected 0 to 1")
+        if self.weight_averaging is not None and not 0 <= self.weight_averaging < 1:
+            raise ValueError(f"weight_averaging is {self.weight_averaging}; expected 0 or more, and less than 1")
+        for name, factor in self.lr_factors.items():
+            if not (isinstance(factor, (int, float)) and factor >= 0):
+                raise ValueError(f"lr_factors: {name} is {factor!r}; expected a number from 0 on")
+        if self.patience is not None and not self.val_iterations_per_epoch:
+            raise ValueError("patience needs validation; val_iterations_per_epoch is 0")
+
+    @property
+    def nnunet_class(self) -> str | None:
+        """The class by whose name nnunetv2 builds this network from unchanged plans; None if any of its classes do."""
+        return "nnUNetTrainerBN" if self.norm == "batch" else None
+
+    def adapt(self, configuration: Configuration) -> Configuration:
+        """The configuration with what these settings change in its network.
+
+        Raises:
+            ValueError: its network has no normalisation layers to be replaced.
+        """
+        if self.norm is None:
+            return configuration
+        architecture = configuration.architecture
+        if "norm_op" not in architecture.options:
+            raise ValueError(f"norm is {self.norm!r}, but architecture {architecture.name!r} takes no norm_op")
+        name, arguments = NORMS[self.norm]
+        options = {"norm_op": name.format(configuration.dimensions), "norm_op_kwargs": arguments}
+        return replace(configuration, architecture=ComponentRef(architecture.name, {**architecture.options, **options}))
 
     def train(self, task: TrainingTask) -> None:
         """Train from the beginning, or from what the task has saved."""
