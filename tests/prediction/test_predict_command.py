@@ -69,6 +69,8 @@ def test_every_option_arrives(make_model: Make, images: Path, tmp_path: Path, mo
         3.5,
         "--predictor",
         "onnx",
+        "--previous-stage",
+        tmp_path,
     ]
     assert (
         run("-i", images, "-o", tmp_path / "o", "-m", tmp_path, *options, "--allow-provider-change", "--continue") == 0
@@ -78,6 +80,8 @@ def test_every_option_arrives(make_model: Make, images: Path, tmp_path: Path, mo
         "workers": 0,
         "folds": [0, "all"],
         "checkpoint": "best",
+        "previous_stage": tmp_path,
+        "keep_previous": None,
         "predictor": "onnx",
         "continue_": True,
         "settings": PredictionSettings(0.7, False, "cpu", "bf16", True, 3.5, True),

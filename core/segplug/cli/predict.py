@@ -35,6 +35,10 @@ def predict(
     model: Annotated[Path | None, typer.Option("--model", "-m", help="Model folder (Trainer__Plans__Config).")] = None,
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Or: data set (id, name) and ...")] = None,
     configuration: Annotated[str | None, typer.Option("--configuration", "-c", help="... configuration.")] = None,
+    choice: Annotated[
+        bool,
+        typer.Option("--choice", help="With -d: what 'segplug select' chose, with its ensemble and postprocessing."),
+    ] = False,
     plans_name: PlansNameOption = None,
     trainer: Annotated[
         str | None, typer.Option("--trainer", "-t", help="With -d: trainer's folder name [default: nnUNetTrainer].")
@@ -47,6 +51,17 @@ def predict(
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Keep class probabilities in CASE.npz.")
     ] = False,
+    previous_stage: Annotated[
+        Path | None,
+        typer.Option(
+            help="Cascade: folder with the previous stage's label maps. [default: its model runs by itself]",
+            file_okay=False,
+        ),
+    ] = None,
+    keep_previous: Annotated[
+        Path | None,
+        typer.Option("--keep-previous", help="Cascade: folder to keep the previous stages' label maps in."),
+    ] = None,
     continue_: Annotated[bool, typer.Option("--continue", help="Keep what an earlier call finished.")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
@@ -66,9 +81,15 @@ def predict(
     from segplug.stages.predict import predict_folder
 
     if (model is None) == (dataset is None):
-        raise UsageError("say which model: -m MODEL_FOLDER, or -d DATASET -c CONFIGURATION")
+        raise UsageError("say which model: -m MODEL_FOLDER, -d DATASET -c CONFIGURATION, or -d DATASET --choice")
+    if choice and (dataset is None or (configuration, plans_name, trainer, fold) != (None, None, None, None)):
+        raise UsageError("--choice goes with -d DATASET alone: it names configurations, plans, trainers and folds")
+    if choice and checkpoint is not Which.FINAL:
+        raise UsageError("--choice: was made with final checkpoints; leave --checkpoint out")
     if model is not None and (configuration, plans_name, trainer) != (None, None, None):
         raise UsageError("-c, -p and -t go with -d DATASET; -m names the model by its folder")
+    if previous_stage is not None and keep_previous is not None:
+        raise UsageError("--keep-previous is for predictions that --previous-stage does not give: name one of them")
     if not 0 < step_size <= 1:
         raise UsageError(f"--step-size {step_size}: expected more than 0 and at most 1")
     if max_memory is not None and max_memory <= 0:
@@ -84,20 +105,32 @@ def predict(
         allow_provider_change=allow_provider_change,
     )
     with open_project(ctx, workers) as project:
-        if dataset is not None:
-            model = model_folder(project.workspace, dataset, trainer or NNUNET_TRAINER, plans_name, configuration)
-        assert model is not None
-        result = predict_folder(
-            project,
-            source,
-            target,
-            model,
-            folds=None if fold is None else [int(f) if f.isdecimal() else f for f in fold],
-            checkpoint=checkpoint.value,
-            settings=settings,
-            predictor=predictor,
-            continue_=continue_,
-        )
+        if choice:
+            assert dataset is not None
+            from segplug.runtime.choice_codec import read_choice
+            from segplug.stages.predict_choice import predict_choice
+
+            chosen = read_choice(project.workspace.choice_file(project.workspace.dataset_name(dataset)))
+            result = predict_choice(
+                project, source, target, chosen, settings=settings, predictor=predictor, continue_=continue_
+            )
+        else:
+            if dataset is not None:
+                model = model_folder(project.workspace, dataset, trainer or NNUNET_TRAINER, plans_name, configuration)
+            assert model is not None
+            result = predict_folder(
+                project,
+                source,
+                target,
+                model,
+                folds=None if fold is None else [int(f) if f.isdecimal() else f for f in fold],
+                checkpoint=checkpoint.value,
+                settings=settings,
+                predictor=predictor,
+                continue_=continue_,
+                previous_stage=previous_stage,
+                keep_previous=keep_previous,
+            )
     kept = f", {len(result.kept)} kept from before" if result.kept else ""
     if continue_ and not result.kept:
         kept = ", nothing to continue"

@@ -23,7 +23,7 @@ class AugmentationContext:
         patch_size: what the network sees; two or three axes.
         channels: image channels.
         use_mask_for_norm: per channel; such a channel is 0 outside the nonzero mask (label -1), and stays so.
-        labels: all labels that the previous stage of a cascade can hold; empty without a cascade.
+        labels: foreground labels that the previous stage of a cascade can predict; empty without a cascade.
         validation: True where only what validation needs shall be done (no random change).
     """
 
@@ -42,7 +42,8 @@ class Batch:
         data: float32 (batch, channels, *spatial).
         target: int16 (batch, 1, *spatial): labels, -1 outside the image or the nonzero mask.
         cases: names of the cases the samples came from.
-        previous: int16 (batch, 1, *spatial), labels predicted by the previous stage of a cascade, or None.
+        previous: int16 (batch, 1, *spatial), labels predicted by the previous stage of a cascade (-1 outside), or None.
+            It moves with the target; what is left of it becomes one channel per label, which the framework adds.
         extra: what an augmentation wants a trainer to have besides, by name; tensors (on the CPU) or plain values.
     """
 

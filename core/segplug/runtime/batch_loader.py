@@ -11,18 +11,19 @@ import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from batchgenerators.dataloading.data_loader import DataLoader
-from numpy.typing import NDArray
 
-from segplug.errors import DataError, SegplugError, UsageError
-from segplug.protocols import Augmentation, Batch, BatchRequest, Parameters, Store, StoredCase
+from segplug.errors import DataError, PluginError, SegplugError, UsageError
+from segplug.protocols import Augmentation, Batch, BatchRequest, Parameters, Store
 from segplug.runtime.loader_workers import run_loader
+from segplug.runtime.opened_cases import OpenedCases
 from segplug.runtime.patch_sampling import LabelKey, PatchRules, place_patch, wants_foreground
 from segplug.runtime.randomness import generator
+from segplug.runtime.stage_predictions import StagePredictions
 from segplug.runtime.torch_threads import one_torch_thread
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ def open_batches(
     device: torch.device | str = "cpu",
     annotated: LabelKey | None = None,
     apply_augmentation: bool = True,
+    previous: StagePredictions | None = None,
+    previous_labels: Sequence[int] = (),
 ) -> Iterator[Iterator[Batch]]:
     """Start loading; yields the batches of the request in order, and ends the workers when the block is left.
 
@@ -74,6 +77,8 @@ def open_batches(
         device: where the batches go.
         annotated: with an ignore label, key of the locations of annotated voxels (`patch_sampling.annotated_key`).
         apply_augmentation: True augments where the data is read. False does it on `device`, as a GPU wants it.
+        previous: in a cascade, the predictions of the stage before; each of `previous_labels` becomes a channel of the
+            data, behind the image's, once the batch is augmented.
 
     Raises:
         UsageError: the request is for no batches at all.
@@ -90,13 +95,15 @@ def open_batches(
         if phase.iterations and not phase.cases:
             raise DataError(f"fold {fold}: there are no {phase.name} cases. See splits_final.json")
     loader = PatchLoader(
-        store, phases, request, tuple(patch_size), seed, fold, annotated, apply_augmentation, max(1, workers)
+        store, phases, request, tuple(patch_size), seed, fold, annotated, apply_augmentation, max(1, workers), previous
     )
     with run_loader(loader, workers, loader.batch_bytes()) as items:
-        yield _batches(items, phases, device)
+        yield _batches(items, phases, device, previous_labels)
 
 
-def _batches(items: Iterator[dict[str, Any]], phases: Sequence[Phase], device: torch.device | str) -> Iterator[Batch]:
+def _batches(
+    items: Iterator[dict[str, Any]], phases: Sequence[Phase], device: torch.device | str, labels: Sequence[int]
+) -> Iterator[Batch]:
     import torch
 
     augmentations = {phase.name: phase.augmentation for phase in phases}
@@ -105,7 +112,18 @@ def _batches(items: Iterator[dict[str, Any]], phases: Sequence[Phase], device: t
         if item["parameters"] is not None:
             with one_torch_thread(), torch.no_grad():
                 batch = augmentations[item["phase"]](batch, item["parameters"])
-        yield batch
+        yield _with_previous(batch, labels) if labels else batch
+
+
+def _with_previous(batch: Batch, labels: Sequence[int]) -> Batch:
+    """The batch with a channel behind the image's for each label that the previous stage predicted."""
+    import torch
+
+    if batch.previous is None:
+        raise PluginError("the augmentation left out `previous`, which the network of a cascade needs")
+    chosen = torch.tensor(labels, device=batch.data.device, dtype=batch.previous.dtype)
+    one_hot = batch.previous == chosen.view(1, -1, *[1] * (batch.data.ndim - 2))
+    return replace(batch, data=torch.cat((batch.data, one_hot.to(batch.data.dtype)), 1), previous=None)
 
 
 def _as_batch(item: Mapping[str, Any], device: torch.device) -> Batch:
@@ -149,8 +167,10 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
         annotated: LabelKey | None,
         apply_augmentation: bool,
         workers: int,
+        previous: StagePredictions | None = None,
     ) -> None:
         super().__init__(store, request.batch_size, workers, infinite=True)
+        self._previous = previous
         self._phases = tuple(phases)
         self._request = request
         self._seed, self._fold = seed, fold
@@ -160,7 +180,7 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
             phase.name: PatchRules(_three(phase.augmentation.source_size()), _three(patch_size), annotated)
             for phase in self._phases
         }
-        self._opened = _OpenedCases(store)
+        self._opened = OpenedCases(store, previous)
         self._next = 0
 
     def batch_bytes(self) -> int:
@@ -195,6 +215,8 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
             return {"error": RuntimeError(text)}
 
     def _load(self, phase: Phase, epoch: int, iteration: int) -> dict[str, Any]:
+        import torch
+
         rules, augmentation = self._rules[phase.name], phase.augmentation
         names, starts, parameters, needed = [], [], [], []
         for sample in range(self.batch_size):
@@ -216,6 +238,7 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
         channels = self._opened[names[0]].channels
         data = np.zeros((self.batch_size, channels, *size), np.float32)
         target = np.full((self.batch_size, 1, *size), -1, np.int16)
+        previous = None if self._previous is None else np.full_like(target, -1)
         for sample, name in enumerate(names):
             start = tuple(
                 first + source // 2 - need // 2
@@ -226,22 +249,17 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
                 for whole, need in zip(size, needed[sample], strict=True)
             )
             place: tuple[Any, ...] = (sample, slice(None), *room)
-            _read_padded(self._opened[name], start, data[place], target[place])
+            self._opened.read(name, start, data[place], target[place], None if previous is None else previous[place])
         if self._flat:
             data, target = data[:, :, 0], target[:, :, 0]
-        return self._finish(phase, data, target, tuple(names), parameters)
+            previous = None if previous is None else previous[:, :, 0]
+        earlier = None if previous is None else torch.from_numpy(previous)
+        batch = Batch(torch.from_numpy(data), torch.from_numpy(target), tuple(names), earlier)
+        return self._finish(phase, batch, parameters)
 
-    def _finish(
-        self,
-        phase: Phase,
-        data: NDArray[np.float32],
-        target: NDArray[np.int16],
-        cases: tuple[str, ...],
-        parameters: list[Parameters],
-    ) -> dict[str, Any]:
+    def _finish(self, phase: Phase, batch: Batch, parameters: list[Parameters]) -> dict[str, Any]:
         import torch
 
-        batch = Batch(torch.from_numpy(data), torch.from_numpy(target), cases)
         if not self._apply:
             return {**_as_item(batch), "phase": phase.name, "parameters": parameters}
         with one_torch_thread(), torch.no_grad():
@@ -249,40 +267,6 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
         return {**_as_item(batch), "phase": phase.name, "parameters": None}
 
 
-class _OpenedCases:
-    """Cases of a store that stay open, the oldest closed once their locations take more than `limit` bytes."""
-
-    def __init__(self, store: Store, limit: int = 256 * 2**20) -> None:
-        self._store, self._limit = store, limit
-        self._cases: dict[str, StoredCase] = {}
-        self._bytes = 0
-
-    def __getitem__(self, name: str) -> StoredCase:
-        case = self._cases.get(name)
-        if case is None:
-            case = self._store.open(name)
-            self._cases[name] = case
-            self._bytes += _location_bytes(case)
-            while self._bytes > self._limit and len(self._cases) > 1:
-                oldest = next(iter(self._cases))
-                self._bytes -= _location_bytes(self._cases.pop(oldest))
-        return case
-
-
-def _location_bytes(case: StoredCase) -> int:
-    return sum(voxels.nbytes for voxels in case.locations.values())
-
-
 def _three(size: Sequence[int]) -> tuple[int, ...]:
     """A 2D size as one of three axes."""
     return (1,) * (3 - len(size)) + tuple(int(extent) for extent in size)
-
-
-def _read_padded(case: StoredCase, start: Sequence[int], data: NDArray[np.float32], target: NDArray[np.int16]) -> None:
-    """Fill `data` and `target` (one sample's region, begun at `start`) with what the image covers of it."""
-    low = [max(0, first) for first in start]
-    high = [min(first + size, extent) for first, size, extent in zip(start, target.shape[1:], case.shape, strict=True)]
-    if any(first >= last for first, last in zip(low, high, strict=True)):
-        return
-    inside = tuple(slice(first - begin, last - begin) for first, last, begin in zip(low, high, start, strict=True))
-    data[:, *inside], target[:, *inside] = case.read(low, high)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segplug.errors import DataError, UsageError
 from segplug.model import Configuration, DatasetDescription, Plan, Split, TrainedFold
 from segplug.protocols import Store
+from segplug.runtime.adapted_network import adapted_plan
+from segplug.runtime.cascade import NextStage, next_stages, require_predictions
 from segplug.runtime.case_preprocessing import preprocessing_settings
 from segplug.runtime.checkpoint import Checkpoint
 from segplug.runtime.dataset_json import parse_description
@@ -21,6 +24,7 @@ from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.preprocessed_cases import case_names, open_store, require_cases
 from segplug.runtime.project import Project
 from segplug.runtime.splits import find_split
+from segplug.runtime.stage_predictions import StagePredictions
 from segplug.runtime.trainer_choice import ChosenTrainer, choose_trainer, folder_name
 from segplug.runtime.workspace import Workspace
 
@@ -32,7 +36,12 @@ DEFAULT_SEED = 0
 
 @dataclass(frozen=True)
 class FoldWork:
-    """What is to be trained, with what, and how far it has come."""
+    """What is to be trained, with what, and how far it has come.
+
+    Args:
+        previous: in a cascade, what the stage before predicted.
+        next_stages: configurations that want this one's predictions.
+    """
 
     plan: Plan
     configuration: Configuration
@@ -45,6 +54,8 @@ class FoldWork:
     device: torch.device
     precision: str
     seed: int
+    previous: StagePredictions | None
+    next_stages: Sequence[NextStage]
 
     @property
     def subject(self) -> str:
@@ -53,6 +64,25 @@ class FoldWork:
     @property
     def epochs(self) -> int | None:
         return getattr(self.chosen.trainer, "epochs", None)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training is over; validation may not be."""
+        return self.state.trained(self.epochs, getattr(self.chosen.trainer, "patience", None))
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        waiting = any(stage.waiting(self.split.val) for stage in self.next_stages)
+        return self.is_trained and self.state.validated and not waiting
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """Hashes of what the plan does not decide: the fold's cases, and what the previous stage predicted."""
+        found = {"split": value_hash(asdict(self.split))}
+        if self.previous is not None:
+            found["previous"] = value_hash(self.previous.state(sorted({*self.split.train, *self.split.val})))
+        return found
 
 
 def parse_fold(fold: int | str) -> int | str:
@@ -87,16 +117,12 @@ def find_work(
     name = workspace.dataset_name(dataset)
     plan = find_plan(workspace, name, plans_name)
     chosen_configuration = find_configuration(plan, configuration)
-    if chosen_configuration.previous_stage is not None:
-        raise UsageError(
-            f"configuration {configuration} takes the predictions of {chosen_configuration.previous_stage} as input; "
-            "only configurations without a previous stage can be trained"
-        )
     description = _read_description(workspace, name)
     torch_device = resolve_device(device)
     resolve_precision(precision, torch_device)  # a mistake in it is told before anything is moved
     chosen = choose_trainer(project.kernel, plan, configuration, name=trainer, overrides=overrides, epochs=epochs)
-    trainer_part = folder_name(registry, chosen.provided.qualified_name, chosen_configuration.architecture.name)
+    architecture = chosen_configuration.architecture.name
+    trainer_part = folder_name(registry, chosen.provided.qualified_name, architecture, chosen.trainer)
     trained = TrainedFold(workspace.fold_folder(name, trainer_part, plan.plans_name, configuration, fold), fold)
     state = read_state(trained) if continue_ else FoldState()
     continued: Mapping[str, Any] = state.checkpoint.extension if state.checkpoint else {}
@@ -110,17 +136,20 @@ def find_work(
             epochs=epochs,
             continued=continued["trainer"],
         )
+    plan = adapted_plan(plan, configuration, chosen.trainer)
+    chosen_configuration = plan.configurations[configuration]
     if precision == "auto" and continued.get("device") == torch_device.type:
         precision = continued["precision"]
     store = open_store(project, name, chosen_configuration)
     split = find_split(project, name, case_names(workspace, dataset, store), fold)
-    trained_already = state.trained(getattr(chosen.trainer, "epochs", None))
-    if not (state.validated and trained_already):
-        settings = preprocessing_settings(plan, chosen_configuration, description, registry)
-        require_cases(store, split, plan, chosen_configuration, settings)
-    if state.checkpoint is not None and not trained_already:
-        _require_same(state.checkpoint, plan, chosen_configuration, split)
-    return FoldWork(
+    previous = None
+    if chosen_configuration.previous_stage is not None:
+        earlier = find_configuration(plan, chosen_configuration.previous_stage)
+        by = choose_trainer(project.kernel, plan, earlier.name, name=trainer)
+        part = folder_name(registry, by.provided.qualified_name, earlier.architecture.name, by.trainer)
+        model = workspace.model_folder(name, part, plan.plans_name, earlier.name)
+        previous = StagePredictions.of(model, configuration)
+    work = FoldWork(
         plan=plan,
         configuration=chosen_configuration,
         dataset=description,
@@ -132,7 +161,17 @@ def find_work(
         device=torch_device,
         precision=resolve_precision(precision, torch_device),
         seed=continued.get("seed", DEFAULT_SEED) if seed is None else seed,
+        previous=previous,
+        next_stages=next_stages(project, plan, chosen_configuration, trained.model_folder),
     )
+    if not work.complete:
+        settings = preprocessing_settings(plan, chosen_configuration, description, registry)
+        require_cases(store, split, plan, chosen_configuration, settings)
+        if previous is not None:
+            require_predictions(project, plan, chosen_configuration, previous, store, split)
+    if state.checkpoint is not None and not work.is_trained:
+        _require_same(work, state.checkpoint)
+    return work
 
 
 def _read_description(workspace: Workspace, dataset: str) -> DatasetDescription:
@@ -143,16 +182,16 @@ def _read_description(workspace: Workspace, dataset: str) -> DatasetDescription:
     return parse_description(read_json(file), dataset, file)
 
 
-def _require_same(checkpoint: Checkpoint, plan: Plan, configuration: Configuration, split: Split) -> None:
+def _require_same(work: FoldWork, checkpoint: Checkpoint) -> None:
     """Refuse to go on with a training whose plan or cases have changed: the result would belong to neither."""
-    then = decode_plan(checkpoint.plans, checkpoint.path).configurations.get(configuration.name)
-    now = decode_plan(encode_plan(plan), checkpoint.path).configurations[configuration.name]
+    then = decode_plan(checkpoint.plans, checkpoint.path).configurations.get(work.configuration.name)
+    now = decode_plan(encode_plan(work.plan), checkpoint.path).configurations[work.configuration.name]
     decisive = {f.name for f in fields(now) if f.compare} - {"inherits_from", "next_stage", "extra"}
     changed = [name for name in sorted(decisive) if then is None or getattr(then, name) != getattr(now, name)]
-    if checkpoint.extension.get("split", value_hash(asdict(split))) != value_hash(asdict(split)):
-        changed.append("cases of the fold")
+    called = {"split": "cases of the fold", "previous": f"predictions of {work.configuration.previous_stage}"}
+    changed += [called[k] for k, state in work.inputs.items() if checkpoint.extension.get(k, state) != state]
     if changed:
         raise DataError(
-            f"{checkpoint.path}: since this training began, its {plan.plans_name} or splits have changed "
+            f"{checkpoint.path}: since this training began, its {work.plan.plans_name} or inputs have changed "
             f"({', '.join(changed)}). Restore them, or train anew without --continue"
         )

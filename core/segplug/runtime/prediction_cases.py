@@ -6,16 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segplug.errors import DataError
-from segplug.model import Case, Image, Prediction
-from segplug.runtime.case_reading import read_image
+from segplug.model import Case, Image, Labels, Prediction
+from segplug.runtime.case_reading import read_image, read_labels
+from segplug.runtime.files import file_hash
+from segplug.runtime.geometry import differences
 from segplug.runtime.overlap import ahead
 from segplug.runtime.prediction_engine import Engine
 from segplug.runtime.prediction_output import PredictionOutput, input_hashes
 from segplug.runtime.project import Project
+
+if TYPE_CHECKING:
+    from segplug.runtime.prediction_pipeline import PreparedImage
 
 STAGE = "predict"
 
@@ -25,13 +31,27 @@ class _Ready:
     """A case that is ready for the network; the image is None if its prediction is there already."""
 
     made_from: Mapping[str, Any]
-    image: Image | None
+    image: PreparedImage | None
 
 
 class CaseRun:
-    """The cases of one call of `predict_folder`. `failures` gets what is wrong with a case."""
+    """The cases of one call of `predict_folder`. `failures` gets what is wrong with a case.
 
-    def __init__(self, project: Project, engine: Engine, output: PredictionOutput, continue_: bool) -> None:
+    Args:
+        previous_stage: folder with the label maps that the previous stage of a cascade predicted; None where the engine
+            makes them.
+        keep_previous: folder to write those to that the engine makes, in one of its own for each configuration.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        engine: Engine,
+        output: PredictionOutput,
+        continue_: bool,
+        previous_stage: Path | None = None,
+        keep_previous: Path | None = None,
+    ) -> None:
         self.failures: dict[str, str] = {}
         self.predicted: list[str] = []
         self.kept: list[str] = []
@@ -40,6 +60,8 @@ class CaseRun:
         self._output = output
         self._continue = continue_
         self._reader = project.kernel.registry.build("readers", engine.model.plan.reader)
+        self._previous_stage = previous_stage
+        self._keep_previous = keep_previous
         self._total = 0
 
     def all(self, cases: Sequence[Case], overlapped: bool) -> None:
@@ -53,7 +75,7 @@ class CaseRun:
                     if ready.image is None:
                         self._step(case, self.kept)
                     else:
-                        prediction = self._engine.predictor.predict(ready.image)
+                        prediction = self._engine.predict(ready.image, partial(self._keep, case, ready.made_from))
                         written = writing.submit(self._output.write, case.name, prediction, ready.made_from)
                         pending.append((case, prediction, written))
                 while pending and (len(pending) > 1 or not overlapped):
@@ -63,10 +85,35 @@ class CaseRun:
 
     def _read(self, case: Case) -> _Ready:
         made_from = {**self._engine.recipe, "images": input_hashes(case)}
+        file = None
+        if self._previous_stage is not None:
+            file = self._previous_stage / f"{case.name}{self._engine.model.dataset.file_ending}"
+            if not file.is_file():
+                stage = self._engine.model.configuration.previous_stage
+                raise DataError(f"{file}: no such file; expected the label map that {stage} predicted for this case")
+            made_from["previous_stage"] = file_hash(file)
         if self._continue and self._output.is_whole(case.name, made_from):
             return _Ready(made_from, None)
         image = read_image(self._reader, case, self._engine.model.dataset.num_channels)
-        return _Ready(made_from, self._engine.pipeline.prepare(image))
+        previous = None if file is None else self._read_previous(file, image)
+        return _Ready(made_from, self._engine.prepare(image, previous))
+
+    def _read_previous(self, file: Path, image: Image) -> Labels:
+        labels = read_labels(self._reader, file)
+        for difference in differences(labels.geometry, labels.shape, image.geometry, image.shape):
+            if not difference.aligned:
+                raise DataError(
+                    f"{file}: {difference.what} {difference.found}; expected {difference.expected} (the image's). Give "
+                    "the folder with the previous stage's predictions of these images"
+                )
+        return labels
+
+    def _keep(self, case: Case, made_from: Mapping[str, Any], engine: Engine, prediction: Prediction) -> None:
+        """Write what a stage before the last predicted, if it was asked for."""
+        if self._keep_previous is not None:
+            folder = self._keep_previous / engine.model.configuration.name
+            origin = {**engine.recipe, "images": made_from["images"]}
+            self._output.in_folder(folder).write(case.name, prediction, origin)
 
     def _finish(self, case: Case, prediction: Prediction, written: Future[Path]) -> None:
         """Wait until a case is on disk, and tell of it."""

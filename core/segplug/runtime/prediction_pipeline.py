@@ -185,7 +185,11 @@ class PredictionPipeline:
     ) -> Export:
         """How logits get the shape of the region: by a matrix per axis, or by a function where that does not do."""
         ref = self._model.configuration.resample_probabilities
-        arguments = {"new_shape": placement.region_shape, "spacing": spacing, "new_spacing": new_spacing}
+        arguments: dict[str, Any] = {
+            "new_shape": placement.region_shape,
+            "spacing": spacing,
+            "new_spacing": new_spacing,
+        }
         labels = self._model.dataset.labels
         resampler: Any = self._registry.load(self._registry.resolve("resamplers", ref.name))
         if isinstance(resampler, SeparableResampler):

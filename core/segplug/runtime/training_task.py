@@ -21,6 +21,7 @@ from segplug.runtime.deep_supervision import SupervisedLoss
 from segplug.runtime.patch_sampling import annotated_key
 from segplug.runtime.plan_codec import encode_plan
 from segplug.runtime.project import Project
+from segplug.runtime.stage_predictions import StagePredictions
 from segplug.runtime.training_log import EpochHistory, ProgressPlot, TrainingLog
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class FoldTraining:
         trainer_name: nnU-Net's name of the trainer, for checkpoints.
         used: components that made what is given here (trainer, architecture, ...), for the provenance of checkpoints.
         extension: what the `segplug` key of checkpoints says beside provenance (trainer, its settings, seed, ...).
+        previous: in a cascade, what the stage before predicted for the fold's cases.
         saved: the checkpoint that this run continues, or None; its weights are put into the network.
         training_log: where lines go; None writes no file.
     """
@@ -57,6 +59,7 @@ class FoldTraining:
     trainer_name: str
     used: Sequence[Provided] = ()
     extension: Mapping[str, Any] = field(default_factory=dict)
+    previous: StagePredictions | None = None
     saved: Checkpoint | None = None
     training_log: TrainingLog | None = None
 
@@ -102,7 +105,7 @@ class FoldTraining:
             patch_size=self.configuration.patch_size,
             channels=self.dataset.num_channels,
             use_mask_for_norm=self.configuration.use_mask_for_norm,
-            labels=labels.foreground_labels if self.configuration.previous_stage else (),
+            labels=labels.foreground_labels if self.previous is not None else (),
         )
         augmentation = self.build("augmentations", request.augmentation, context=context)
         validation = self.build("augmentations", request.augmentation, context=replace(context, validation=True))
@@ -121,6 +124,8 @@ class FoldTraining:
             device=self.device,
             annotated=annotated_key(labels.all_labels) if labels.ignore_label is not None else None,
             apply_augmentation=self.device.type != "cuda",
+            previous=self.previous,
+            previous_labels=context.labels,
         )
         with opened as batches:
             yield batches

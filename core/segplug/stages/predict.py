@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import segplug
 from segplug.errors import DataError, UsageError
 from segplug.kernel import provenance
-from segplug.model import Image, Prediction
-from segplug.protocols import PredictionSettings, Predictor
+from segplug.model import Image, Labels, Prediction
+from segplug.protocols import PredictionSettings
 from segplug.runtime.files import write_json
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.prediction_cases import STAGE, CaseRun
@@ -48,6 +49,7 @@ def predict_images(
     checkpoint: str = "final",
     settings: PredictionSettings | None = None,
     predictor: str = "torch",
+    previous: Iterable[Labels] | None = None,
 ) -> Iterator[Prediction]:
     """Predict images in memory, one after the other as the result is iterated over.
 
@@ -55,18 +57,29 @@ def predict_images(
         images: raw images, as a reader returns them: float32 (channels, z, y, x) with their spacing.
         model, folds, checkpoint, settings, predictor: see `predict_folder`. With `save_probabilities` the probabilities
             are arrays mapped from files that vanish with them.
+        previous: for a cascade, what the previous stage predicted for each image; None to have its model do it.
 
     Raises:
         UsageError, CheckpointError, PluginError: see `predict_folder`; at once.
         DataError: an image cannot be predicted; when its turn comes.
     """
-    engine = Engine(project, model, folds=folds, checkpoint=checkpoint, settings=settings, predictor=predictor)
-    return _predict_each(project, images, engine.predictor)
+    engine = Engine(
+        project,
+        model,
+        folds=folds,
+        checkpoint=checkpoint,
+        settings=settings,
+        predictor=predictor,
+        alone=previous is not None,
+    )
+    return _predict_each(project, images, engine, repeat(None) if previous is None else previous)
 
 
-def _predict_each(project: Project, images: Iterable[Image], predictor: Predictor) -> Iterator[Prediction]:
-    for number, image in enumerate(images):
-        prediction = predictor.predict(image)
+def _predict_each(
+    project: Project, images: Iterable[Image], engine: Engine, previous: Iterable[Labels | None]
+) -> Iterator[Prediction]:
+    for number, (image, labels) in enumerate(zip(images, previous, strict=False)):
+        prediction = engine.predict(engine.prepare(image, labels))
         project.kernel.emit("segplug_case_predicted", case=f"image {number}", prediction=prediction, path=None)
         yield prediction
 
@@ -82,6 +95,8 @@ def predict_folder(
     settings: PredictionSettings | None = None,
     predictor: str = "torch",
     continue_: bool = False,
+    previous_stage: Path | None = None,
+    keep_previous: Path | None = None,
 ) -> FolderPrediction:
     """Predict every case in a folder of images and write label maps with the geometry of the input.
 
@@ -98,6 +113,10 @@ def predict_folder(
         settings: None for the defaults.
         predictor: name of the inference engine.
         continue_: keep predictions that are whole and were made from the same images by the same model and settings.
+        previous_stage: for a cascade, folder with the label maps that the previous stage predicted for these images.
+            None to have the models of the stages before, which lie beside `model`, predict each image first, with the
+            same folds and checkpoint.
+        keep_previous: folder to keep what they predict in, one of its own for each configuration.
 
     Raises:
         UsageError: the folder of images, the model folder, a fold, a checkpoint or the device is not there.
@@ -111,23 +130,33 @@ def predict_folder(
     if source.resolve() == target.resolve():
         raise UsageError(f"{target}: images and predictions cannot share a folder")
     engine = Engine(
-        project, model, folds=folds, checkpoint=checkpoint, settings=settings, predictor=predictor, scratch=target
+        project,
+        model,
+        folds=folds,
+        checkpoint=checkpoint,
+        settings=settings,
+        predictor=predictor,
+        scratch=target,
+        alone=previous_stage is not None,
     )
     plan, dataset = engine.model.plan, engine.model.dataset
     configuration = engine.model.configuration
-    if configuration.previous_stage is not None:
+    for folder in filter(None, (previous_stage, keep_previous)):
+        if configuration.previous_stage is None:
+            raise UsageError(f"{folder}: configuration {configuration.name} takes no predictions of a previous stage")
+    if previous_stage is not None and not previous_stage.is_dir():
         raise UsageError(
-            f"configuration {configuration.name} needs the predictions of {configuration.previous_stage} as input; "
-            "from a folder only configurations without a previous stage can be predicted"
+            f"{previous_stage}: no such folder; expected the predictions of {configuration.previous_stage}"
         )
     cases, findings = scan_cases(source, dataset.file_ending, dataset.num_channels)
     failures = {f.case or str(f.file): str(f).removeprefix("error: ") for f in findings if f.is_error}
     if not cases and not failures:
         raise DataError(f"{source}: no images; expected files named CASE_0000{dataset.file_ending}")
     writer = find_writer(project.kernel, plan.reader.name, dataset.file_ending)
-    run = CaseRun(project, engine, PredictionOutput(target, writer, dataset.file_ending), continue_)
+    output = PredictionOutput(target, writer, dataset.file_ending)
+    run = CaseRun(project, engine, output, continue_, previous_stage, keep_previous)
     with working_in(target), project.stage(STAGE, f"{source} -> {target}", len(cases)):
-        _write_descriptions(source, target, engine, continue_)
+        _write_descriptions(source, target, engine, continue_, previous_stage)
         run.all(list(cases.values()), overlapped=project.workers > 0 and engine.settings.max_memory_gb is None)
         failures |= run.failures
         if failures:
@@ -137,7 +166,9 @@ def predict_folder(
     return FolderPrediction(target, tuple(run.predicted), tuple(run.kept))
 
 
-def _write_descriptions(source: Path, target: Path, engine: Engine, continue_: bool) -> None:
+def _write_descriptions(
+    source: Path, target: Path, engine: Engine, continue_: bool, previous_stage: Path | None
+) -> None:
     """What nnU-Net leaves beside predictions, and needs there for evaluation and postprocessing."""
     model, settings = engine.model, engine.settings
     write_json(target / "dataset.json", model.dataset.raw)
@@ -147,7 +178,7 @@ def _write_descriptions(source: Path, target: Path, engine: Engine, continue_: b
         "output_folder_or_list_of_truncated_output_files": str(target),
         "save_probabilities": settings.save_probabilities,
         "overwrite": not continue_,
-        "folder_with_segs_from_prev_stage": None,
+        "folder_with_segs_from_prev_stage": None if previous_stage is None else str(previous_stage),
         "num_parts": 1,
         "part_id": 0,
         "segplug": {

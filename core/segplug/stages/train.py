@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import segplug
@@ -13,7 +12,7 @@ from segplug.errors import PluginError
 from segplug.model import TrainedFold
 from segplug.protocols import PredictionSettings
 from segplug.runtime.compute_settings import training_compute
-from segplug.runtime.files import replacing, value_hash, write_json
+from segplug.runtime.files import replacing, write_json
 from segplug.runtime.fold_folder import forget_validation, set_aside
 from segplug.runtime.fold_work import FoldWork, find_work, parse_fold
 from segplug.runtime.folder_lock import working_in
@@ -85,8 +84,8 @@ def train(
         seed=seed,
         continue_=continue_,
     )
-    finished = work.state.trained(work.epochs)
-    if finished and work.state.validated:
+    finished = work.is_trained
+    if work.complete:
         with project.stage(STAGE, f"{work.subject} (finished already, nothing to do)"):
             return work.trained
     if not finished:
@@ -100,7 +99,15 @@ def train(
             _train(project, work, _subject(work, continue_, kept))
         settings = PredictionSettings(device=str(work.device), precision=work.precision)
         with training_compute(work.device):
-            validate_fold(project, work.trained, work.split.val, work.store, settings=settings)
+            validate_fold(
+                project,
+                work.trained,
+                work.split.val,
+                work.store,
+                settings=settings,
+                previous=work.previous,
+                next_stages=work.next_stages,
+            )
     return work.trained
 
 
@@ -116,6 +123,9 @@ def _subject(work: FoldWork, continue_: bool, kept: Path | None) -> str:
 def _train(project: Project, work: FoldWork, subject: str) -> None:
     folder = work.trained.folder
     forget_validation(work.trained)
+    for stage in work.next_stages:
+        for case in stage.wanted(work.split.val, work.trained.fold):
+            stage.predictions.discard(case)
     _write_model_files(project, work)
     log = TrainingLog(folder)
     with project.stage(STAGE, subject, work.epochs or 0), training_compute(work.device) as threads:
@@ -132,7 +142,7 @@ def _train(project: Project, work: FoldWork, subject: str) -> None:
 def _make_task(project: Project, work: FoldWork, log: TrainingLog) -> FoldTraining:
     import torch
 
-    registry, configuration = project.kernel.registry, work.configuration
+    registry, configuration, chosen = project.kernel.registry, work.configuration, work.chosen
     deep_supervision = bool(getattr(work.chosen.trainer, "deep_supervision", True))
     labels = work.dataset.labels
     channels = count_input_channels(configuration, work.dataset.num_channels, labels)
@@ -152,14 +162,17 @@ def _make_task(project: Project, work: FoldWork, log: TrainingLog) -> FoldTraini
         precision=work.precision,
         seed=work.seed,
         store=work.store,
-        trainer_name=public_name(registry, work.chosen.provided.qualified_name, configuration.architecture.name),
+        previous=work.previous,
+        trainer_name=public_name(
+            registry, chosen.provided.qualified_name, configuration.architecture.name, chosen.trainer
+        ),
         used=used,
         extension={
             "trainer": record(work.chosen),
             "seed": work.seed,
             "precision": work.precision,
             "device": work.device.type,
-            "split": value_hash(asdict(work.split)),
+            **work.inputs,
         },
         saved=work.state.checkpoint,
         training_log=log,

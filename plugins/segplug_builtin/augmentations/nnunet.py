@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from segplug.protocols import AugmentationContext, Batch, Parameters
+from segplug_builtin.augmentations.cascade import CascadeEffects, draw_cascade, spoil
 from segplug_builtin.augmentations.drawing import Effects, draw_sample
 from segplug_builtin.augmentations.finishing import finished, label_maps, mask_outside
 from segplug_builtin.augmentations.geometry import Mirror, geometry_of, mirrored_axes
@@ -42,16 +43,18 @@ class NNUNetAugmentation:
         self.mirror_axes = mirrored_axes(self._geometry.mirror_axes, mirror)
         self._order = Order(labels=labels)
         self._effects = Effects()
+        self._cascade = CascadeEffects()
 
     def source_size(self) -> tuple[int, ...]:
         """nnU-Net's initial patch size; in validation the patch."""
         return self._geometry.patch_size if self._context.validation else self._geometry.source_size
 
     def draw(self, random: np.random.Generator) -> Parameters:
-        """Draw one sample's parameters; see `drawing.draw_sample`."""
+        """Draw one sample's parameters; see `drawing.draw_sample` and `cascade.draw_cascade`."""
         if self._context.validation:
             return {}
-        return draw_sample(random, self._geometry, self._context.channels, self.mirror_axes, self._effects)
+        drawn = draw_sample(random, self._geometry, self._context.channels, self.mirror_axes, self._effects)
+        return {**drawn, **draw_cascade(random, self._context.labels, self._cascade)}
 
     def needed_size(self, parameters: Parameters) -> tuple[int, ...]:
         """The patch, or the region that a turned or scaled one reads."""
@@ -79,4 +82,7 @@ class NNUNetAugmentation:
             change_rows(data, parameters, name, 1, by_tensor(gamma))
         mirror(data, maps, parameters)
         mask_outside(data, maps, self._context.use_mask_for_norm)
-        return finished(batch, data, maps)
+        done = finished(batch, data, maps)
+        if done.previous is not None:
+            spoil(done.previous, parameters, self._cascade)
+        return done

@@ -1,0 +1,117 @@
+"""Chains of configurations: which one a configuration builds on, which ones build on it, and what goes between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segplug.errors import DataError
+from segplug.model import Configuration, Plan, Split
+from segplug.protocols import Store
+from segplug.runtime.planned import find_configuration
+from segplug.runtime.preprocessed_cases import open_store
+from segplug.runtime.project import Project
+from segplug.runtime.splits import ALL, read_splits
+from segplug.runtime.stage_predictions import StagePredictions
+
+
+@dataclass(frozen=True)
+class NextStage:
+    """A configuration that wants what another one predicts, and where that is kept."""
+
+    configuration: Configuration
+    store: Store
+    predictions: StagePredictions
+
+    def waiting(self, cases: Iterable[str]) -> list[str]:
+        """The cases that are preprocessed for it and of which there is no prediction that fits."""
+        there = [c for c in cases if self.store.made_from(c) is not None]
+        return [c for c in there if not self.predictions.fits(c, self.store.open(c).shape)]
+
+    def wanted(self, cases: Iterable[str], fold: int | str) -> list[str]:
+        """The cases that are preprocessed for it and whose prediction by a fold is wanted.
+
+        Fold `all` has trained on them: its predictions are better than those of new cases will be, so they do not
+        replace those of a fold which has not. nnU-Net replaces them.
+        """
+        there = [c for c in cases if self.store.made_from(c) is not None]
+        return [c for c in there if fold != ALL or c in self.waiting([c]) or self.predictions.fold(c) == ALL]
+
+
+def next_stages(project: Project, plan: Plan, configuration: Configuration, model_folder: Path) -> list[NextStage]:
+    """The configurations of a plan that build on one, whichever of the two says so.
+
+    Raises:
+        UsageError: the plan has no configuration of a name.
+    """
+    building = [c.name for c in plan.configurations.values() if c.previous_stage == configuration.name]
+    found = [find_configuration(plan, name) for name in dict.fromkeys((*configuration.next_stage, *building))]
+    return [
+        NextStage(c, open_store(project, plan.dataset_name, c), StagePredictions.of(model_folder, c.name))
+        for c in found
+    ]
+
+
+def in_order(plan: Plan, wanted: Sequence[str]) -> list[str]:
+    """Configurations with all that they build on, the latter first.
+
+    Raises:
+        UsageError: the plan has no configuration of a name.
+        DataError: configurations build on each other in a circle.
+    """
+    done: list[str] = []
+
+    def add(name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            raise DataError(f"{plan.plans_name}: previous_stage leads in a circle: {' -> '.join((*above, name))}")
+        previous = find_configuration(plan, name).previous_stage
+        if previous is not None:
+            add(previous, (*above, name))
+        if name not in done:
+            done.append(name)
+
+    for name in wanted:
+        add(name, ())
+    return done
+
+
+def require_predictions(
+    project: Project,
+    plan: Plan,
+    configuration: Configuration,
+    predictions: StagePredictions,
+    store: Store,
+    split: Split,
+) -> None:
+    """Refuse to train on cases that the previous stage did not predict, or predicted for another shape.
+
+    Raises:
+        DataError: naming the cases, and the commands that predict them.
+    """
+    cases = list(dict.fromkeys((*split.train, *split.val)))
+    missing = [case for case in cases if predictions.find(case) is None]
+    wrong = [c for c in cases if c not in missing and not predictions.fits(c, store.open(c).shape)]
+    if not missing and not wrong:
+        return
+    name, previous = plan.dataset_name, configuration.previous_stage
+    where = f"{name}, configuration {configuration.name}: {predictions.folder}"
+    what = (
+        f"has no predictions of {previous} for"
+        if missing
+        else f"has damaged predictions of {previous}, or of another shape, for"
+    )
+    told = missing or wrong
+    listed = ", ".join(told[:10]) + (f" and {len(told) - 10} more" if len(told) > 10 else "")
+    file = project.workspace.splits_file(name)
+    splits = read_splits(file) if file.is_file() else []
+    folds = [str(number) for number, fold in enumerate(splits) if not set(told).isdisjoint(fold.val)]
+    beyond = set(told).difference(*(fold.val for fold in splits))
+    commands = [
+        f"segplug train {name} {previous} {fold} --plans-name {plan.plans_name} --continue"
+        for fold in (*folds, *([ALL] if beyond else []))
+    ]
+    raise DataError(
+        f"{where} {what} {len(told)} cases of the fold: {listed}. The validation of {previous} writes them. Run: "
+        + "; ".join(commands)
+    )
