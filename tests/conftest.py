@@ -20,6 +20,9 @@ settings.load_profile("segplug")
 # a shell's background jobs ignore SIGINT, and so would every process that the tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# as the command line does, before torch is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 SECTIONS = (

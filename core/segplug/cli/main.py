@@ -6,6 +6,7 @@ Root help imports neither a command's module nor any plugin; commands of plugins
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -133,6 +134,9 @@ def main(arguments: list[str] | None = None) -> None:
     What a user can mend is told in one message; anything else is a bug of ours and keeps its traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    # threads that spin while they wait keep other processes from the cores: two trainings on the same cores then take
+    # ten times as long. Read once, when torch loads OpenMP
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="segplug")
     except SegplugError as error:
