@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,6 +34,10 @@ def train(
     continue_: Annotated[
         bool, typer.Option("--continue", help="Go on where an interrupted training stopped; keep what is finished.")
     ] = False,
+    pretrained: Annotated[
+        Path | None,
+        typer.Option("--pretrained", help="Begin with the weights of this checkpoint (segplug, nnU-Net v2 or nnssl)."),
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of all randomness [default: 0].")] = None,
@@ -61,6 +66,7 @@ def train(
             precision=precision or settings.precision,
             seed=seed,
             continue_=continue_,
+            pretrained=pretrained,
         )
     dice = read_summary(trained.validation_folder / SUMMARY).mean_dice
     typer.echo(f"{trained.folder}: mean Dice of the validation cases {dice:.4f}")

@@ -87,6 +87,15 @@ def read_checkpoint(path: Path, *, mapped: bool = False) -> Checkpoint:
         ) from None
 
 
+def read_content(path: Path) -> Any:
+    """Read what a file of torch holds: tensors and plain values, however they are arranged.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds anything else.
+    """
+    return _load(path, mapped=False)
+
+
 def checkpoint_content(
     network: nn.Module,
     *,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import platform
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import segplug
-from segplug.errors import PluginError
+from segplug.errors import PluginError, UsageError
 from segplug.model import TrainedFold
 from segplug.protocols import PredictionSettings
 from segplug.runtime.compute_settings import training_compute
-from segplug.runtime.files import replacing, write_json
+from segplug.runtime.files import file_hash, replacing, write_json
 from segplug.runtime.fold_folder import forget_validation, set_aside
 from segplug.runtime.fold_work import FoldWork, find_work, parse_fold
 from segplug.runtime.folder_lock import working_in
@@ -42,6 +44,7 @@ def train(
     precision: str = "auto",
     seed: int | None = None,
     continue_: bool = False,
+    pretrained: Path | None = None,
 ) -> TrainedFold:
     """Train one fold, then predict and evaluate its validation cases.
 
@@ -62,6 +65,7 @@ def train(
         continue_: go on where an interrupted training of this fold stopped, with its trainer, settings, seed and
             precision unless others are given. What is finished is kept. Without it a fold that was trained before is
             trained anew; its old folder is kept under the name `previous_fold_<fold>_<time>`.
+        pretrained: checkpoint whose weights the network begins with; see `runtime.pretrained.transfer`.
 
     Raises:
         UsageError: an argument is wrong, or names something that does not exist.
@@ -84,6 +88,8 @@ def train(
         seed=seed,
         continue_=continue_,
     )
+    if pretrained is not None:
+        _check_pretrained(work, pretrained)
     finished = work.is_trained
     if work.complete:
         with project.stage(STAGE, f"{work.subject} (finished already, nothing to do)"):
@@ -96,7 +102,7 @@ def train(
             kept = set_aside(work.trained)
     with working_in(work.trained.folder):
         if not finished:
-            _train(project, work, _subject(work, continue_, kept))
+            _train(project, work, _subject(work, continue_, kept), pretrained)
         settings = PredictionSettings(device=str(work.device), precision=work.precision)
         with training_compute(work.device):
             validate_fold(
@@ -120,7 +126,21 @@ def _subject(work: FoldWork, continue_: bool, kept: Path | None) -> str:
     return work.subject if kept is None else f"{work.subject}, anew (what was there is kept in {kept})"
 
 
-def _train(project: Project, work: FoldWork, subject: str) -> None:
+def _check_pretrained(work: FoldWork, file: Path) -> None:
+    """Refuse what cannot be meant: another file than that which the training to be continued began with."""
+    if not file.is_file():
+        raise UsageError(f"--pretrained {file}: no such file; expected a checkpoint_*.pth")
+    if work.state.checkpoint is not None:
+        before = work.state.checkpoint.extension.get("pretrained") or {}
+        if before.get("hash") != file_hash(file):
+            began = f"with {before['file']}" if before else "without pretrained weights"
+            raise UsageError(
+                f"--pretrained {file}: the training to be continued began {began}. Leave the option out, or train "
+                "anew without --continue"
+            )
+
+
+def _train(project: Project, work: FoldWork, subject: str, pretrained: Path | None) -> None:
     folder = work.trained.folder
     forget_validation(work.trained)
     for stage in work.next_stages:
@@ -130,7 +150,7 @@ def _train(project: Project, work: FoldWork, subject: str) -> None:
     log = TrainingLog(folder)
     with project.stage(STAGE, subject, work.epochs or 0), training_compute(work.device) as threads:
         _log_start(log, work, subject, threads)
-        with _make_task(project, work, log) as task:
+        with _make_task(project, work, log, pretrained) as task:
             work.chosen.trainer.train(task)
         if not work.trained.checkpoint("final").is_file():
             raise PluginError(f"{folder}: trainer {work.chosen.name!r} ended without saving checkpoint_final.pth")
@@ -139,8 +159,10 @@ def _train(project: Project, work: FoldWork, subject: str) -> None:
         log.line("training done")
 
 
-def _make_task(project: Project, work: FoldWork, log: TrainingLog) -> FoldTraining:
+def _make_task(project: Project, work: FoldWork, log: TrainingLog, pretrained: Path | None) -> FoldTraining:
     import torch
+
+    from segplug.runtime.pretrained import transfer
 
     registry, configuration, chosen = project.kernel.registry, work.configuration, work.chosen
     deep_supervision = bool(getattr(work.chosen.trainer, "deep_supervision", True))
@@ -148,6 +170,16 @@ def _make_task(project: Project, work: FoldWork, log: TrainingLog) -> FoldTraini
     channels = count_input_channels(configuration, work.dataset.num_channels, labels)
     torch.manual_seed(torch_seed(work.seed, "network", work.trained.fold))
     network = build_network(registry, configuration, channels, labels.output_channels, deep_supervision)
+    began: dict[str, Any] = {}
+    if work.state.checkpoint is not None:
+        began = {key: value for key, value in work.state.checkpoint.extension.items() if key == "pretrained"}
+    elif pretrained is not None:
+        done = transfer(network, pretrained, work.dataset.raw["labels"])
+        began = {"pretrained": {"file": str(done.file), "hash": done.digest, "anew": dict(done.anew)}}
+        for line in done.lines():
+            log.line(line)
+        if done.anew:
+            warnings.warn("; ".join(done.lines()), stacklevel=2)
     used = [work.chosen.provided, registry.resolve("architectures", configuration.architecture.name)]
     return FoldTraining(
         project=project,
@@ -173,6 +205,7 @@ def _make_task(project: Project, work: FoldWork, log: TrainingLog) -> FoldTraini
             "precision": work.precision,
             "device": work.device.type,
             **work.inputs,
+            **began,
         },
         saved=work.state.checkpoint,
         training_log=log,
