@@ -33,6 +33,7 @@ COMMANDS = {
     "ensemble": "Average the probabilities of several models.",
     "postprocess": "Decide on clean-up, and apply it.",
     "select": "Find the best model or pair of models by cross-validation.",
+    "model": "Share trained models.",
     "run": "All of it, resumable.",
     "plugins": "What is installed, what is in force, and why something is not.",
 }

@@ -38,6 +38,10 @@ def train(
         Path | None,
         typer.Option("--pretrained", help="Begin with the weights of this checkpoint (segplug, nnU-Net v2 or nnssl)."),
     ] = None,
+    save_probabilities: Annotated[
+        bool,
+        typer.Option("--save-probabilities", help="Keep those of the validation cases: 'segplug select' wants them."),
+    ] = False,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of all randomness [default: 0].")] = None,
@@ -67,6 +71,7 @@ def train(
             seed=seed,
             continue_=continue_,
             pretrained=pretrained,
+            save_probabilities=save_probabilities,
         )
     dice = read_summary(trained.validation_folder / SUMMARY).mean_dice
     typer.echo(f"{trained.folder}: mean Dice of the validation cases {dice:.4f}")

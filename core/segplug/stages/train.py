@@ -45,6 +45,7 @@ def train(
     seed: int | None = None,
     continue_: bool = False,
     pretrained: Path | None = None,
+    save_probabilities: bool = False,
 ) -> TrainedFold:
     """Train one fold, then predict and evaluate its validation cases.
 
@@ -66,6 +67,7 @@ def train(
             precision unless others are given. What is finished is kept. Without it a fold that was trained before is
             trained anew; its old folder is kept under the name `previous_fold_<fold>_<time>`.
         pretrained: checkpoint whose weights the network begins with; see `runtime.pretrained.transfer`.
+        save_probabilities: keep the probabilities of the validation cases, which `select` makes ensembles of.
 
     Raises:
         UsageError: an argument is wrong, or names something that does not exist.
@@ -103,7 +105,9 @@ def train(
     with working_in(work.trained.folder):
         if not finished:
             _train(project, work, _subject(work, continue_, kept), pretrained)
-        settings = PredictionSettings(device=str(work.device), precision=work.precision)
+        settings = PredictionSettings(
+            device=str(work.device), precision=work.precision, save_probabilities=save_probabilities
+        )
         with training_compute(work.device):
             validate_fold(
                 project,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segplug.errors import DataError, UsageError
@@ -17,6 +17,7 @@ from segplug.runtime.prediction_folder import PLANS, describe_folder
 from segplug.runtime.prediction_output import MANIFESTS
 from segplug.runtime.preprocessed_cases import open_store
 from segplug.runtime.project import Project
+from segplug.runtime.stage_predictions import StagePredictions
 from segplug.stages.crossval import train_command, validation_files
 
 
@@ -83,8 +84,12 @@ def _predict_again(
         precision=_recorded_precision(trained, computing.precision),
         save_probabilities=True,
     )
+    previous = None
+    if configuration.previous_stage is not None:
+        before = replace(parse_model_name(folder.name), configuration=configuration.previous_stage)
+        previous = StagePredictions.of(folder.with_name(str(before)), configuration.name)
     with working_in(trained.folder):
-        validate_fold(project, trained, cases, store, settings=settings)
+        validate_fold(project, trained, cases, store, settings=settings, previous=previous)
 
 
 def _recorded_precision(trained: TrainedFold, asked: str) -> str:

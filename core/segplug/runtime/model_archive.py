@@ -1,0 +1,163 @@
+"""Zip archives of models: nnU-Net's layout, and a manifest that nnU-Net passes over.
+
+Names in an archive are those in the folder of results, `Dataset004_X/nnUNetTrainer__nnUNetPlans__2d/plans.json`.
+`Dataset004_X/segplug_model.json` holds the hash of every other file, versions, and what stood behind each component.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from segplug.errors import DataError, UsageError
+from segplug.runtime.files import replacing
+from segplug.runtime.raw_dataset import IMAGE_ENDINGS
+
+MANIFEST = "segplug_model.json"
+CARD = "MODEL_CARD.md"
+
+ENDINGS = (".json", ".pth", ".png", ".pdf", ".txt", ".md", ".csv")
+"""Files that archives may bring; anything else, above all pickles and programs, stays in them. Label maps may come too,
+in a folder of predictions."""
+
+MOST_FILES = 100_000
+_BYTES_AT_ONCE = 1 << 20
+_LARGEST_TEXT = 1 << 28
+
+
+def write_archive(path: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> None:
+    """Write an archive, whole or not at all.
+
+    Args:
+        files: name in the archive -> file.
+        texts: name -> content.
+    """
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name, text in texts.items():
+            archive.writestr(name, text)
+        for name, file in files.items():
+            archive.write(file, name)
+
+
+class ModelArchive:
+    """An archive that somebody else may have made. Used as a context manager.
+
+    Args:
+        path: the zip.
+        most_bytes: what its files may come to when unpacked.
+
+    Raises:
+        UsageError: on entering, there is no such file.
+        DataError: on entering, it is no zip, or an entry is encrypted, a link, twice there or outside the data set's
+            folder, or there are too many, or they would be too large; while reading, an entry is damaged.
+    """
+
+    def __init__(self, path: Path, most_bytes: int) -> None:
+        self.path = path
+        self.left_out: list[str] = []
+        self._most = most_bytes
+        self._entries: dict[str, zipfile.ZipInfo] = {}
+
+    def __enter__(self) -> ModelArchive:
+        if not self.path.is_file():
+            raise UsageError(f"{self.path}: no such file; expected a zip of a model")
+        try:
+            self._zip = zipfile.ZipFile(self.path)
+        except (zipfile.BadZipFile, OSError, ValueError) as error:
+            raise DataError(f"{self.path}: not a zip: {error}. Copy or download it again") from None
+        try:
+            self._look(self._zip.infolist())
+        except BaseException:
+            self._zip.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
+
+    @property
+    def names(self) -> list[str]:
+        """Files that may be unpacked."""
+        return list(self._entries)
+
+    def read(self, name: str) -> bytes:
+        """A small file's content."""
+        if self._entries[name].file_size > _LARGEST_TEXT:
+            raise DataError(f"{self.path}: {name} has {self._entries[name].file_size} bytes; expected a small file")
+        with self._opened(name) as source:
+            content: bytes = source.read(_LARGEST_TEXT)
+        return content
+
+    def unpack(self, name: str, target: Path) -> str:
+        """Write a file below `target`; returns its SHA-256."""
+        path = target.joinpath(*PurePosixPath(name).parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest, left = hashlib.sha256(), self._entries[name].file_size
+        with self._opened(name) as source, path.open("xb") as file:
+            while block := source.read(_BYTES_AT_ONCE):
+                left -= len(block)
+                if left < 0:  # more than the archive says
+                    raise DataError(f"{self.path}: {name} is larger than the archive says. Do not use this file")
+                digest.update(block)
+                file.write(block)
+        return digest.hexdigest()
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Any]:
+        try:
+            with self._zip.open(self._entries[name]) as source:
+                yield source
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+            raise DataError(f"{self.path}: {name}: damaged: {error}. Copy or download it again") from None
+
+    def _look(self, entries: Sequence[zipfile.ZipInfo]) -> None:
+        if len(entries) > MOST_FILES:
+            raise DataError(f"{self.path}: {len(entries)} files; expected at most {MOST_FILES}")
+        files = [entry for entry in entries if not entry.is_dir()]
+        for entry in files:
+            self._check(entry)
+            name = str(PurePosixPath(entry.filename))
+            if name in self._entries:
+                raise DataError(f"{self.path}: {name} is there twice. Do not use this file")
+            if is_allowed(name):
+                self._entries[name] = entry
+            else:
+                self.left_out.append(name)
+        total = sum(entry.file_size for entry in self._entries.values())
+        if total > self._most:
+            raise DataError(
+                f"{self.path}: {total / 1e9:.1f} GB when unpacked; expected at most {self._most / 1e9:.1f}. If you "
+                "trust it, allow more with --max-size"
+            )
+
+    def _check(self, entry: zipfile.ZipInfo) -> None:
+        name, parts = entry.filename, PurePosixPath(entry.filename).parts
+        mode = entry.external_attr >> 16
+        problem = ""
+        if not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts or "\0" in name:
+            problem = "is outside the folder of results"
+        elif stat.S_ISLNK(mode) or (stat.S_IFMT(mode) and not stat.S_ISREG(mode)):
+            problem = "is no plain file"
+        elif entry.flag_bits & 0x1:
+            problem = "is encrypted"
+        elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            problem = "is compressed otherwise than by deflation"
+        if problem:
+            raise DataError(f"{self.path}: {name!r} {problem}. Do not use this file")
+
+
+def is_allowed(name: str) -> bool:
+    """Whether a file may come out of an archive: no pickles, no programs."""
+    path = PurePosixPath(name)
+    if path.name.startswith("."):
+        return False
+    in_predictions = len(path.parts) > 3 and (
+        "validation" in path.parts or "crossval_" in name or "ensembles" in path.parts
+    )
+    return name.endswith(ENDINGS) or (in_predictions and name.lower().endswith(IMAGE_ENDINGS))

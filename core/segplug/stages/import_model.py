@@ -1,0 +1,233 @@
+"""Take models out of a zip, from a file or the web, after looking at everything in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from uuid import uuid4
+
+from segplug.errors import CheckpointError, DataError, UsageError
+from segplug.runtime.checkpoint import read_checkpoint
+from segplug.runtime.download import download, is_url
+from segplug.runtime.files import PARTIAL, file_hash
+from segplug.runtime.model_archive import MANIFEST, ModelArchive
+from segplug.runtime.model_description import ModelsDescription, describe_files, describe_results
+from segplug.runtime.project import Project
+
+STAGE = "import"
+MOST_GB = 50.0
+"""Unless more is allowed: five folds of four configurations, with optimisers, are a tenth of it."""
+
+_DATASET = re.compile(r"Dataset\d+_[\w.-]+")
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """What was installed.
+
+    Args:
+        folder: the data set's folder of results.
+        description: the models that were in the archive.
+        left_out: files of the archive that were not unpacked, as they are no part of a model or could run code.
+        checked: whether the archive had hashes of its files.
+    """
+
+    folder: Path
+    description: ModelsDescription
+    left_out: tuple[str, ...]
+    checked: bool
+
+
+def import_model(
+    project: Project,
+    source: str | Path,
+    *,
+    sha256: str | None = None,
+    max_gb: float = MOST_GB,
+    overwrite: bool = False,
+) -> ImportedModel:
+    """Install the models of a zip that segplug or nnU-Net exported into the folder of results.
+
+    Nothing of it is run: pickles and programs stay in the archive, checkpoints are read by the allow-list of
+    `segplug.runtime.checkpoint`, and hashes are compared if it has them. Only when all is well are models moved to
+    their places.
+
+    Args:
+        source: a file, or an address with http:// or https://.
+        sha256: what the archive's hash has to be, as hex.
+        max_gb: of the archive, and of its files when unpacked.
+        overwrite: replace models of the same names.
+
+    Raises:
+        UsageError: there is no such file, models of the same names are there, or no folder of results is set.
+        DataError: the archive is damaged, too large, or not what it says; or the download failed.
+        CheckpointError: a checkpoint is damaged, or holds more than tensors and plain values.
+    """
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise UsageError(f"--sha256 {sha256}: expected 64 hexadecimal digits")
+    if max_gb <= 0:
+        raise UsageError(f"--max-size {max_gb}: expected more than 0 (GB)")
+    results = project.workspace.results_folder("Dataset000").parent
+    results.mkdir(parents=True, exist_ok=True)
+    staging = results / f"{PARTIAL}{uuid4().hex[:12]}-import"
+    staging.mkdir()
+    most = int(max_gb * 1e9)
+    try:
+        with project.stage(STAGE, str(source)):
+            if is_url(str(source)):
+                file = staging / "download.zip"
+                download(
+                    str(source),
+                    file,
+                    most_bytes=most,
+                    sha256=sha256,
+                    told=lambda done, total: project.progress(STAGE, "MB", done, total),
+                )
+            else:
+                file = Path(source)
+                if sha256 is not None and file.is_file() and file_hash(file) != sha256.lower():
+                    raise DataError(
+                        f"{file}: SHA-256 {file_hash(file)}; expected {sha256.lower()}. Do not use this file"
+                    )
+            with ModelArchive(file, most) as archive:
+                return _install(project, archive, staging / "unpacked", results, overwrite)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def inspect_archive(path: Path, *, max_gb: float = MOST_GB) -> ModelsDescription:
+    """Describe the models in a zip without unpacking it.
+
+    Raises:
+        UsageError, DataError: see `import_model`.
+    """
+    with ModelArchive(path, int(max_gb * 1e9)) as archive:
+        return describe_files(archive.names, archive.read, str(path))
+
+
+def inspect_model(project: Project, source: str | Path) -> ModelsDescription:
+    """Describe the models in a zip, in a model folder, or of a data set (its id, name or folder of results).
+
+    Raises:
+        UsageError: there is nothing of this name.
+        DataError: it is damaged, or there are no models in it.
+    """
+    path = Path(source)
+    if path.is_file():
+        return inspect_archive(path)
+    if path.is_dir() and (path / "plans.json").is_file():
+        of_all = describe_results(path.resolve().parent)
+        return ModelsDescription(of_all.dataset, tuple(m for m in of_all.models if str(m.name) == path.resolve().name))
+    if path.is_dir():
+        return describe_results(path)
+    name = project.workspace.dataset_name(source)
+    folder = project.workspace.results_folder(name)
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder, so there are no models of {name}")
+    return describe_results(folder)
+
+
+def _install(project: Project, archive: ModelArchive, staging: Path, results: Path, overwrite: bool) -> ImportedModel:
+    described = describe_files(archive.names, archive.read, str(archive.path))
+    name = described.dataset.name
+    outside = [file for file in archive.names if PurePosixPath(file).parts[0] != name]
+    if outside or not _DATASET.fullmatch(name):
+        raise DataError(
+            f"{archive.path}: {', '.join(outside[:3]) or name}: expected files of one data set, in Dataset004_NAME/..."
+        )
+    _require_free(archive, results, overwrite)
+    manifest = _read_manifest(archive, f"{name}/{MANIFEST}")
+    for done, file in enumerate(archive.names, start=1):
+        found = archive.unpack(file, staging)
+        if manifest is not None and file != f"{name}/{MANIFEST}":
+            _compare(archive, file, found, manifest)
+        project.progress(STAGE, file, done, len(archive.names))
+    missing = sorted(set(manifest or ()) - set(archive.names))
+    if missing:
+        raise DataError(
+            f"{archive.path}: lacks {', '.join(missing[:5])}, which its {MANIFEST} names. Download it again"
+        )
+    for model in described.models:
+        if not model.folds:
+            raise DataError(f"{archive.path}: {model.name} has no checkpoint")
+        for weights in sorted((staging / name / str(model.name)).glob("fold_*/*.pth")):
+            checkpoint = _checked(archive, weights, weights.relative_to(staging))
+            if checkpoint != model.name.configuration:
+                raise DataError(
+                    f"{archive.path}: {weights.relative_to(staging)}: of configuration {checkpoint}; expected "
+                    f"{model.name.configuration}"
+                )
+    _move(staging / name, results / name)
+    return ImportedModel(results / name, described, tuple(archive.left_out), manifest is not None)
+
+
+def _checked(archive: ModelArchive, file: Path, shown: Path) -> str:
+    try:
+        return read_checkpoint(file, mapped=True).configuration
+    except CheckpointError as error:
+        raise CheckpointError(f"{archive.path}: {str(error).replace(str(file), str(shown))}") from None
+
+
+def _require_free(archive: ModelArchive, results: Path, overwrite: bool) -> None:
+    there = sorted({str(place) for place in _places(archive.names) if (results / place).exists()})
+    if there and not overwrite:
+        raise UsageError(
+            f"{results}: {', '.join(there)} is there already. To replace it with what {archive.path.name} holds, call "
+            "again with --overwrite"
+        )
+
+
+def _places(names: list[str]) -> list[PurePosixPath]:
+    """What is replaced as a whole: model folders, ensembles, and the choice."""
+    found = []
+    for path in map(PurePosixPath, names):
+        if len(path.parts) > 2:
+            found.append(PurePosixPath(*path.parts[: 3 if path.parts[1] == "ensembles" else 2]))
+        elif path.name == "inference_information.json":
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def _move(source: Path, target: Path) -> None:
+    """Put every model folder and ensemble in its place whole; one that is there is put aside, then removed."""
+    root, aside = source.parent, source.parent / "replaced"
+    files = [file.relative_to(root).as_posix() for file in source.rglob("*") if file.is_file()]
+    singles = [PurePosixPath(f) for f in files if len(PurePosixPath(f).parts) == 2]
+    # the choice last: it counts on the models
+    for place in sorted({*_places(files), *singles}, key=lambda p: (p in singles, str(p))):
+        destination = target.parent / place
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if destination.exists():
+            (aside / place).parent.mkdir(parents=True, exist_ok=True)
+            destination.rename(aside / place)
+        try:
+            (root / place).rename(destination)
+        except OSError:
+            if (aside / place).exists():
+                (aside / place).rename(destination)
+            raise
+
+
+def _read_manifest(archive: ModelArchive, name: str) -> Mapping[str, Any] | None:
+    """Hashes of the files, or None for an archive of nnU-Net."""
+    if name not in archive.names:
+        return None
+    try:
+        files = json.loads(archive.read(name))["files"]
+        return {file: entry["sha256"] for file, entry in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{archive.path}: {name}: damaged: {error}. Download it again") from None
+
+
+def _compare(archive: ModelArchive, file: str, found: str, manifest: Mapping[str, Any]) -> None:
+    if file not in manifest:
+        if PurePosixPath(file).suffix == ".md":  # the card is made of the rest
+            return
+        raise DataError(f"{archive.path}: {file} is not in its {MANIFEST}. Do not use this file")
+    if manifest[file] != found:
+        raise DataError(f"{archive.path}: {file} is not as its {MANIFEST} says (SHA-256). Do not use this file")

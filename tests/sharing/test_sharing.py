@@ -1,0 +1,353 @@
+"""Models leave in a zip and come out of one, and nothing else does."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import stat
+import threading
+import warnings
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from segplug.errors import CheckpointError, DataError, UsageError
+from segplug.stages.export_model import export_model
+from segplug.stages.import_model import import_model, inspect_archive, inspect_model
+
+NAME = "Dataset503_Shared"
+MODELS = [f"nnUNetTrainer__nnUNetPlans__{c}" for c in ("2d", "3d_fullres")]
+
+
+@pytest.fixture
+def archive(project, tmp_path):
+    return export_model(project, NAME, tmp_path / "model.zip").file
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def changed(archive: Path, target: Path, **changes: bytes | None) -> Path:
+    """A copy of an archive with entries replaced, removed (None) or added; `__` in a key stands for `/`."""
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(target, "w") as out:
+        for entry in source.infolist():
+            if entry.filename not in changes:
+                out.writestr(entry.filename, source.read(entry))
+        for name, content in changes.items():
+            if content is not None:
+                out.writestr(name, content)
+    return target
+
+
+def test_what_is_exported_is_what_is_imported(project, elsewhere, archive):
+    done = import_model(elsewhere, archive)
+    assert done.checked
+    assert done.left_out == ()
+    assert [str(m.name) for m in done.description.models] == MODELS
+    source, target = project.workspace.results_folder(NAME), elsewhere.workspace.results_folder(NAME)
+    there, here = files_of(target), files_of(source)
+    assert set(there) - set(here) == {"segplug_model.json", "MODEL_CARD.md"}
+    assert {name for name in here if name not in there} == {
+        name for name in here if name.endswith((".pkl", "phantom_000.nii.gz"))
+    }
+    assert all(there[name] == here[name] for name in there if name in here)
+    assert [f.name for f in target.parent.iterdir()] == [NAME]  # nothing is left of the work
+
+
+def test_label_maps_go_along_if_asked(project, elsewhere, tmp_path):
+    file = export_model(project, NAME, tmp_path / "all.zip", predictions=True).file
+    import_model(elsewhere, file)
+    found = files_of(elsewhere.workspace.results_folder(NAME))
+    assert sum(name.endswith("phantom_000.nii.gz") for name in found) == 4
+    assert not any(name.endswith(".pkl") for name in found)
+
+
+def test_a_part_of_it(project, tmp_path):
+    done = export_model(project, NAME, tmp_path / "part.zip", configurations=["2d"], folds=[1])
+    assert [str(m.name) for m in done.description.models] == MODELS[:1]
+    assert list(done.description.models[0].folds) == ["1"]
+    for options, told in (
+        ({"configurations": ["3d_lowres"]}, r"no model nnUNetTrainer__nnUNetPlans__3d_lowres. There are: .*2d"),
+        ({"folds": [0, 7]}, "fold 7 has no checkpoint_final.pth. Folds that have: 0, 1"),
+        ({"checkpoints": ["best"]}, "fold of any number has no checkpoint_best.pth"),
+        ({"checkpoints": ["first"]}, "expected one of final"),
+        ({"trainer": "Nobody"}, "no models of trainer Nobody"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            export_model(project, NAME, tmp_path / "none.zip", **options)
+    assert not (tmp_path / "none.zip").exists()
+
+
+def test_a_damaged_checkpoint_is_not_passed_on(project, tmp_path):
+    file = project.workspace.results_folder(NAME) / MODELS[0] / "fold_0" / "checkpoint_final.pth"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        export_model(project, NAME, tmp_path / "model.zip")
+    assert not (tmp_path / "model.zip").exists()
+
+
+def test_inspection_tells_the_same_of_all_forms(project, elsewhere, archive):
+    of_zip = inspect_archive(archive)
+    import_model(elsewhere, archive)
+    folder = elsewhere.workspace.results_folder(NAME)
+    assert inspect_model(elsewhere, folder) == of_zip
+    assert inspect_model(elsewhere, "503") == of_zip
+    (one,) = inspect_model(elsewhere, folder / MODELS[1]).models
+    assert one == of_zip.models[1]
+    assert one.dice == {"0": 0.8, "1": 0.9}
+    assert one.crossval == {"organ_1": 0.85, "organ_2": 0.85, "mean": 0.85}
+    assert one.network["class"] == "PlainConvUNet"
+    assert {p["distribution"] for p in one.providers} == {"segplug"}
+    card = (folder / "MODEL_CARD.md").read_text()
+    for text in (NAME, "organ_1 (1)", "| 1 | 0.9000 |", "segplug model import", "nnUNetv2_predict -i IMAGES", "-f 0 1"):
+        assert text in card
+    with pytest.raises(UsageError, match="no data set"):
+        inspect_model(elsewhere, "99")
+
+
+def test_models_that_are_there_are_replaced_only_if_asked(project, elsewhere, archive):
+    import_model(elsewhere, archive)
+    folder = elsewhere.workspace.results_folder(NAME)
+    (folder / MODELS[0] / "fold_0" / "checkpoint_best.pth").write_bytes(b"mine")
+    shutil.rmtree(folder / MODELS[1])
+    with pytest.raises(UsageError, match=rf"{MODELS[0]} is there already.*--overwrite"):
+        import_model(elsewhere, archive)
+    assert not (folder / MODELS[1]).exists()
+    import_model(elsewhere, archive, overwrite=True)
+    assert not (folder / MODELS[0] / "fold_0" / "checkpoint_best.pth").exists()
+    assert (folder / MODELS[1]).is_dir()
+
+
+class Touch:
+    """A pickle of it makes a file when it is read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.path),))
+
+
+def evil_checkpoint(path: Path) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"network_weights": Touch(str(path))}, buffer)
+    return buffer.getvalue()
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(elsewhere, archive, tmp_path):
+    name = f"{NAME}/{MODELS[0]}/fold_0/checkpoint_final.pth"
+    touched = tmp_path / "touched"
+    without_hashes = changed(
+        archive, tmp_path / "evil.zip", **{name: evil_checkpoint(touched), f"{NAME}/segplug_model.json": None}
+    )
+    with pytest.raises(CheckpointError, match=rf"evil.zip: {name}: holds .*expected tensors"):
+        import_model(elsewhere, without_hashes)
+    assert not touched.exists()
+    assert list(elsewhere.workspace.results_folder(NAME).parent.iterdir()) == []
+
+
+def test_pickles_and_programs_stay_in_the_archive(elsewhere, archive, tmp_path):
+    touched = tmp_path / "touched"
+    extra = {
+        f"{NAME}/{MODELS[0]}/crossval_results_folds_0_1/postprocessing.pkl": pickle.dumps(Touch(str(touched))),
+        f"{NAME}/{MODELS[0]}/nnUNetTrainer.py": b"import os",
+        f"{NAME}/{MODELS[0]}/.hidden.json": b"{}",
+        f"{NAME}/image.nii.gz": b"",
+    }
+    file = changed(archive, tmp_path / "extra.zip", **extra)
+    done = import_model(elsewhere, file)
+    assert set(done.left_out) == set(extra)
+    assert not touched.exists()
+    assert not set(extra) & set(files_of(elsewhere.workspace.results_folder(NAME).parent))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../outside.json", "/outside.json", f"{NAME}/../../outside.json", "C:\\outside.json", f"{NAME}\\..\\x.json"],
+)
+def test_nothing_is_written_outside(elsewhere, archive, tmp_path, name):
+    file = tmp_path / "outside.zip"
+    shutil.copy(archive, file)
+    with zipfile.ZipFile(file, "a") as out:
+        out.writestr(zipfile.ZipInfo(name), "{}")
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match="is outside the folder of results"):
+        import_model(elsewhere, file)
+    assert {f for f in tmp_path.rglob("*") if f.is_file()} <= before
+
+
+def test_links_twins_and_other_data_sets_are_refused(elsewhere, archive, tmp_path):
+    link = zipfile.ZipInfo(f"{NAME}/{MODELS[0]}/link.json")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    for info, told in (
+        (link, "is no plain file"),
+        (zipfile.ZipInfo(f"{NAME}/{MODELS[0]}/plans.json"), "is there twice"),
+        (zipfile.ZipInfo("Dataset001_Other/notes.json"), "expected files of one data set"),
+        (zipfile.ZipInfo("Dataset001_Other/a__b__2d/plans.json"), "models of Dataset001_Other, Dataset503_Shared"),
+    ):
+        file = tmp_path / "wrong.zip"
+        shutil.copy(archive, file)
+        with zipfile.ZipFile(file, "a") as out, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zipfile's own word on twins
+            out.writestr(info, "/etc/passwd")
+        with pytest.raises(DataError, match=told):
+            import_model(elsewhere, file)
+
+
+def test_archives_that_are_not_what_they_say(elsewhere, archive, tmp_path):
+    plans = f"{NAME}/{MODELS[0]}/plans.json"
+    for changes, told in (
+        (
+            {f"{NAME}/{MODELS[0]}/fold_0/progress.png": b"another"},
+            r"progress.png is not as its segplug_model.json says",
+        ),
+        (
+            {f"{NAME}/{MODELS[0]}/fold_0/progress.png": None},
+            r"lacks .*progress.png, which its segplug_model.json names",
+        ),
+        ({f"{NAME}/{MODELS[0]}/notes.txt": b"new"}, r"notes.txt is not in its segplug_model.json"),
+        ({f"{NAME}/segplug_model.json": b"{"}, "segplug_model.json: damaged"),
+        ({plans: b"{"}, "plans.json: not a JSON file"),
+        ({plans: None}, f"no {plans}"),
+    ):
+        with pytest.raises(DataError, match=told):
+            import_model(elsewhere, changed(archive, tmp_path / "changed.zip", **changes))
+    without = {f"{NAME}/segplug_model.json": None}
+    checkpoint = f"{NAME}/{MODELS[0]}/fold_0/checkpoint_final.pth"
+    with zipfile.ZipFile(archive) as source:
+        other = source.read(f"{NAME}/{MODELS[1]}/fold_0/checkpoint_final.pth")
+    with pytest.raises(DataError, match="of configuration 3d_fullres; expected 2d"):
+        import_model(elsewhere, changed(archive, tmp_path / "changed.zip", **without, **{checkpoint: other}))
+    with pytest.raises(CheckpointError, match="damaged"):
+        import_model(elsewhere, changed(archive, tmp_path / "changed.zip", **without, **{checkpoint: other[:900]}))
+    (tmp_path / "none.zip").write_bytes(b"no zip")
+    with pytest.raises(DataError, match="not a zip"):
+        import_model(elsewhere, tmp_path / "none.zip")
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 3] ^= 0xFF
+    (tmp_path / "bits.zip").write_bytes(content)
+    with pytest.raises((DataError, CheckpointError)):
+        import_model(elsewhere, tmp_path / "bits.zip")
+    with pytest.raises(UsageError, match="no such file"):
+        import_model(elsewhere, tmp_path / "nowhere.zip")
+
+
+def test_sizes_have_limits(elsewhere, archive, tmp_path):
+    bomb = tmp_path / "bomb.zip"
+    shutil.copy(archive, bomb)
+    with zipfile.ZipFile(bomb, "a", zipfile.ZIP_DEFLATED) as out:
+        out.writestr(f"{NAME}/{MODELS[0]}/large.txt", bytes(50_000_000))
+    with pytest.raises(DataError, match="when unpacked; expected at most"):
+        import_model(elsewhere, bomb, max_gb=0.02)
+    # one that says that it is small
+    lying = bytearray(bomb.read_bytes())
+    size = (50_000_000).to_bytes(4, "little")
+    assert lying.count(size) == 2
+    (tmp_path / "lying.zip").write_bytes(bytes(lying).replace(size, (5).to_bytes(4, "little")))
+    with pytest.raises(DataError, match=r"damaged|larger than"):
+        import_model(elsewhere, tmp_path / "lying.zip", max_gb=0.02)
+    with pytest.raises(UsageError, match="more than 0"):
+        import_model(elsewhere, bomb, max_gb=0)
+    assert list(elsewhere.workspace.results_folder(NAME).parent.iterdir()) == []
+
+
+def test_a_given_hash_has_to_be_that_of_the_file(elsewhere, archive):
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    with pytest.raises(UsageError, match="expected 64 hexadecimal digits"):
+        import_model(elsewhere, archive, sha256="abc")
+    with pytest.raises(DataError, match=rf"SHA-256 {digest}; expected 0{{64}}"):
+        import_model(elsewhere, archive, sha256="0" * 64)
+    import_model(elsewhere, archive, sha256=digest.upper())
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch) -> Iterator[str]:
+    """Serves the folder of the test on this machine."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            if self.path == "/short.zip":
+                self.send_response(200)
+                self.send_header("Content-Length", "1000")
+                self.end_headers()
+                self.wfile.write(b"x" * 10)
+            elif self.path == "/endless.zip":
+                self.send_response(200)
+                self.end_headers()
+                for _ in range(40):
+                    self.wfile.write(bytes(1 << 20))
+            elif self.path == "/local.zip":
+                BaseHTTPRequestHandler.send_response(self, 302)
+                self.send_header("Location", "file:///etc/passwd")
+                self.end_headers()
+            elif self.path == "/moved.zip":
+                self.send_response(302)
+                self.send_header("Location", "/model.zip")
+                self.end_headers()
+            else:
+                super().do_GET()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+def test_models_come_from_the_web(elsewhere, archive, server):
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert import_model(elsewhere, f"{server}/model.zip", sha256=digest).checked
+    assert import_model(elsewhere, f"{server}/moved.zip", overwrite=True).checked
+    for path, told in (
+        ("nothing.zip", "the server answers 404"),
+        ("short.zip", "ended after 10 of 1000 bytes|IncompleteRead"),
+        ("endless.zip", "expected at most 0.0"),
+        ("local.zip", "302|not allowed"),
+    ):
+        with pytest.raises(DataError, match=told):
+            import_model(elsewhere, f"{server}/{path}", max_gb=0.03)
+    with pytest.raises(DataError, match="GB or more; expected at most"):
+        import_model(elsewhere, f"{server}/model.zip", max_gb=1e-6)
+    with pytest.raises(DataError, match=r"expected 0{64}"):
+        import_model(elsewhere, f"{server}/model.zip", sha256="0" * 64)
+    port = server.rpartition(":")[2]
+    with pytest.raises(DataError, match="cannot be downloaded"):
+        import_model(elsewhere, f"https://127.0.0.1:{port}/model.zip")  # no TLS there
+    with pytest.raises(UsageError, match="no such file"):
+        import_model(elsewhere, "ftp://127.0.0.1/model.zip")
+    assert [f.name for f in elsewhere.workspace.results_folder(NAME).parent.iterdir()] == [NAME]
+
+
+def test_the_commands(project, elsewhere, tmp_path):
+    from segplug.cli.main import app
+
+    file = tmp_path / "model.zip"
+    run = CliRunner()
+    here, there = (["--results", str(p.workspace.results)] for p in (project, elsewhere))
+    done = run.invoke(app, [*here, "model", "export", NAME, "-o", str(file)])
+    assert done.exit_code == 0, done.output
+    done = run.invoke(app, [*there, "model", "import", str(file)])
+    assert done.exit_code == 0, done.output
+    assert f"installed: {elsewhere.workspace.results_folder(NAME)}" in done.output
+    done = run.invoke(app, [*there, "model", "inspect", "503"])
+    assert done.exit_code == 0, done.output
+    assert "PlainConvUNet" in done.stdout
+    done = run.invoke(app, [*there, "model", "inspect", str(file), "--format", "json"])
+    assert json.loads(done.stdout)["models"][0]["folds"] == {"0": ["final"], "1": ["final"]}
