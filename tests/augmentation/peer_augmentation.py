@@ -1,4 +1,4 @@
-"""Run by the Python of nnunetv2's environment: what its transforms and its data loader make of given inputs.
+"""Run by the Python of nnunetv2's environment: what its transforms make of given inputs, by given parameters.
 
 python peer_augmentation.py INPUTS.npz OUTPUTS.npz
 """
@@ -10,43 +10,15 @@ from typing import Any
 
 import numpy as np
 
-SAMPLES = 800
-"""Augmented samples (and draws of patches) whose distributions are compared."""
-
-
-def measure(data: Any, target: Any) -> list[float]:
-    """Numbers that tell apart augmented samples: data (channels, *spatial) and target (*spatial)."""
-    channel, other = np.asarray(data[0], float), np.asarray(data[1], float)
-    edges = [np.abs(np.diff(channel, axis=axis)).mean() for axis in range(channel.ndim)]
-    held = np.argwhere(np.asarray(target) == 1)
-    middle = held.mean(0).tolist() if len(held) else [-1.0] * channel.ndim
-    shares = [float((np.asarray(target) == label).mean()) for label in (0, 1, 2)]
-    spread = held.std(0).tolist() if len(held) else [-1.0] * channel.ndim
-    skew = float((((channel - channel.mean()) / channel.std()) ** 3).mean())
-    return [
-        channel.mean(),
-        channel.std(),
-        channel.min(),
-        channel.max(),
-        skew,
-        other.std(),
-        *edges,
-        *middle,
-        *spread,
-        *shares,
-    ]
-
 
 def main(inputs: str, outputs: str) -> None:
     import torch
-    from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
+    from batchgeneratorsv2.transforms.intensity.contrast import ContrastTransform
     from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
     from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
     from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
     from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
     from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
-    from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -98,47 +70,9 @@ def main(inputs: str, outputs: str) -> None:
                 invert_image=torch.full_like(by, inverted) > 0,
                 gamma=by,
             )
-    factors = BGContrast((0.7, 1.5))
-    made["factors"] = np.array([factors() for _ in range(4000)])
-
     for number in range(int(given["patches"])):
-        patch = tuple(given[f"patch_{number}"].tolist())
-        image, labels = tensor(f"source_{number}"), tensor(f"target_{number}")
-        transforms = nnUNetTrainer.get_training_transforms(
-            patch,
-            (-float(given[f"rotation_{number}"]), float(given[f"rotation_{number}"])),
-            None,
-            tuple(range(len(patch))),
-            bool(given[f"dummy_{number}"]),
-            use_mask_for_norm=[True, False],
-        )
-        numbers = []
-        for _ in range(SAMPLES):
-            done = transforms(image=image.clone(), segmentation=labels.clone())
-            numbers.append(measure(done["image"].numpy(), done["segmentation"][0].numpy()))
-        made[f"measured_{number}"] = np.array(numbers)
         rotation = (float(given[f"rotation_{number}"]),) * 3
-        made[f"initial_{number}"] = get_patch_size(patch, *rotation, (0.85, 1.25))
-
-    class Labels:
-        all_labels = [0, 1, 2]  # noqa: RUF012
-
-    class Cases:
-        identifiers = ("only",)
-
-    for number in range(int(given["placings"])):
-        labels = Labels()
-        labels.has_ignore_label = bool(given[f"ignore_{number}"])  # type: ignore[attr-defined]
-        loader = nnUNetDataLoader(Cases(), 2, given["source_size"].tolist(), given["patch_size"].tolist(), labels, 0.33)
-        locations = {
-            1: np.pad(given["voxels_1"], ((0, 0), (1, 0))),
-            (1, 2): np.pad(given["voxels_2"], ((0, 0), (1, 0))),
-            (-1, 0, 1, 2): np.pad(given["voxels_annotated"], ((0, 0), (1, 0))),
-        }
-        if not given[f"ignore_{number}"]:
-            del locations[-1, 0, 1, 2]
-        starts = [loader.get_bbox(given["shape"], bool(given[f"force_{number}"]), locations)[0] for _ in range(4000)]
-        made[f"starts_{number}"] = np.array(starts)
+        made[f"initial_{number}"] = get_patch_size(tuple(given[f"patch_{number}"].tolist()), *rotation, (0.85, 1.25))
     np.savez(outputs, **{key: np.asarray(value) for key, value in made.items()})
 
 

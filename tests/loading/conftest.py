@@ -73,3 +73,9 @@ def make_store() -> Callable[..., MemoryStore]:
         return MemoryStore({f"case_{i}": make_case(each, channels, i) for i, each in enumerate(shapes)})
 
     return make
+
+
+@pytest.fixture
+def memory_store() -> Callable[[Mapping[str, PreprocessedCase]], MemoryStore]:
+    """Makes a store of given cases."""
+    return MemoryStore
