@@ -18,8 +18,11 @@ def plan(
     ctx: typer.Context,
     dataset: DatasetArgument,
     planner: Annotated[
-        str, typer.Option("--planner", help="default, resenc_m, resenc_l, resenc_xl, compact, or a plugin's.")
-    ] = "default",
+        str | None,
+        typer.Option(
+            "--planner", help="default, resenc_m, resenc_l, resenc_xl, compact, or a plugin's. [default: default]"
+        ),
+    ] = None,
     memory_gb: Annotated[
         float | None, typer.Option("--memory-gb", help="GPU memory that training may use. [default: the planner's]")
     ] = None,
@@ -30,23 +33,40 @@ def plan(
     plans_name: Annotated[
         str | None, typer.Option("--plans-name", "-p", help="Name of the plans file. [default: the planner's]")
     ] = None,
+    from_dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--from-dataset", help="Take over the plans of this data set, so that its networks can go on here."
+        ),
+    ] = None,
+    from_plans: Annotated[
+        str | None, typer.Option("--from-plans", help="Which plans of --from-dataset. [default: nnUNetPlans]")
+    ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Plan a data set from its fingerprint and write the plans file, which nnU-Net can read too.
 
     Configurations added to the file by hand are kept.
     """
+    from segplug.stages.move_plans import move_plans
     from segplug.stages.plan import plan as plan_stage
 
+    if from_dataset is None and from_plans is not None:
+        raise UsageError("--from-plans names plans of another data set: name that with --from-dataset")
+    if from_dataset is not None and (planner is not None or memory_gb is not None or spacing):
+        raise UsageError("--from-dataset takes plans over as they are: leave --planner, --memory-gb and --spacing out")
     with open_project(ctx, 0) as project:
-        made = plan_stage(
-            project,
-            dataset,
-            planner=planner,
-            memory_gb=memory_gb,
-            spacing=_spacing(spacing),
-            plans_name=plans_name,
-        )
+        if from_dataset is not None:
+            made = move_plans(project, from_dataset, dataset, from_plans=from_plans, plans_name=plans_name)
+        else:
+            made = plan_stage(
+                project,
+                dataset,
+                planner=planner or "default",
+                memory_gb=memory_gb,
+                spacing=_spacing(spacing),
+                plans_name=plans_name,
+            )
     rows = [
         [
             c.name,
