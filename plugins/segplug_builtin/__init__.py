@@ -144,6 +144,9 @@ def segplug_schedules() -> Iterable[Component[Any]]:
 @hookimpl
 def segplug_splitters() -> Iterable[Component[Any]]:
     yield Component("kfold", f"{HERE}.splitters:kfold", "five folds, shuffled with seed 12345")
+    yield Component(
+        "grouped_kfold", f"{HERE}.splitters:grouped_kfold", "folds of whole groups (patients), alike in their strata"
+    )
 
 
 @hookimpl

@@ -27,6 +27,7 @@ COMMANDS = {
     "fingerprint": "Measure a data set: shapes, spacings, intensities.",
     "plan": "Decide networks, patch sizes and preprocessing.",
     "preprocess": "Crop, normalise and resample every case.",
+    "splits": "Divide the training cases into folds.",
     "train": "Train one fold of one configuration.",
     "predict": "Segment images with a trained model.",
     "evaluate": "Compare predictions with references.",

@@ -1,0 +1,159 @@
+"""Folds made on purpose: by groups, alike in strata, more or fewer of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from segplug.errors import DataError, UsageError
+from segplug.kernel import Kernel
+from segplug.model import ComponentRef
+from segplug.runtime.project import Project
+from segplug.runtime.splits import find_split, read_splits
+from segplug.runtime.workspace import Workspace
+from segplug.stages.split_folds import split_folds
+from segplug.testing import Phantom, write_phantom_dataset
+from segplug_builtin.splitters import grouped_kfold
+
+NAME = "Dataset504_Grouped"
+
+
+@given(data=st.data(), folds=st.integers(2, 7), seed=st.integers(0, 5))
+def test_groups_stay_together_and_each_case_is_validated_once(data, folds, seed):
+    groups = {f"case_{n:02d}": data.draw(st.sampled_from("abcdefgh")) for n in range(data.draw(st.integers(2, 30)))}
+    strata = {case: data.draw(st.sampled_from("xyz")) for case in groups}
+    if len(set(groups.values())) < 2:
+        with pytest.raises(DataError, match="of one group"):
+            grouped_kfold(list(groups), groups=groups, folds=folds)
+        return
+    made = grouped_kfold(list(groups), groups=groups, strata=strata, folds=folds, seed=seed)
+    assert len(made) == min(folds, len(set(groups.values())))
+    assert sorted(case for split in made for case in split.val) == sorted(groups)
+    for split in made:
+        assert split.val
+        assert sorted((*split.train, *split.val)) == sorted(groups)
+        assert not {groups[c] for c in split.train} & {groups[c] for c in split.val}
+    assert made == grouped_kfold(list(reversed(groups)), groups=groups, strata=strata, folds=folds, seed=seed)
+
+
+@given(counts=st.lists(st.integers(5, 40), min_size=1, max_size=4))
+def test_strata_are_shared_out_evenly(counts):
+    strata = {f"{s}_{n:02d}": str(s) for s, count in enumerate(counts) for n in range(count)}
+    for split in grouped_kfold(list(strata), strata=strata):
+        found = Counter(strata[case] for case in split.val)
+        for stratum, count in enumerate(counts):
+            assert count // 5 <= found[str(stratum)] <= -(-count // 5)
+
+
+def test_other_seeds_make_other_folds_and_cases_need_a_group():
+    groups = {f"case_{n:02d}": str(n // 2) for n in range(20)}
+    assert grouped_kfold(list(groups), groups=groups) != grouped_kfold(list(groups), groups=groups, seed=1)
+    with pytest.raises(DataError, match="1 cases without a group: new"):
+        grouped_kfold([*groups, "new"], groups=groups)
+
+
+@pytest.fixture
+def project(tmp_path):
+    write_phantom_dataset(tmp_path / "raw" / NAME, Phantom((4, 12, 10)), cases=8)
+    roots = (tmp_path / part for part in ("raw", "preprocessed", "results"))
+    with Project(Workspace(*roots), Kernel(discover=False), workers=0) as opened:
+        yield opened
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows = [f"phantom_{n:03d},patient{n // 2},{'AB'[n % 2]}" for n in range(8)]
+    file = tmp_path / "patients.csv"
+    file.write_text("\n".join(["case,patient,scanner", *rows]))
+    return file
+
+
+def test_a_table_or_a_pattern_names_groups(project, table):
+    made = split_folds(project, 504, group=f"{table}:patient", folds=4)
+    assert [len(split.val) for split in made.splits] == [2] * 4
+    assert find_split(project, NAME, sorted(made.groups), 1) == made.splits[1]
+    again = split_folds(project, 504, group=r"phantom_00(?P<group>\d)", overwrite=True)
+    assert len(again.splits) == 5
+    assert not again.kept
+    strata = split_folds(project, NAME, stratify=f"{table}:scanner", folds=2, overwrite=True)
+    assert [sorted(strata.strata[c] for c in split.val) for split in strata.splits] == [["A", "A", "B", "B"]] * 2
+
+
+def test_nnunets_folds_without_any_wish(project):
+    made = split_folds(project, 504)
+    assert not made.kept
+    names = [f"phantom_{n:03d}" for n in range(8)]
+    assert find_split(project, NAME, names, 0) == made.splits[0]
+    assert split_folds(project, 504).kept
+    assert split_folds(project, 504, splitter="kfold").kept
+    with pytest.raises(UsageError, match=r"other folds are there.*--overwrite"):
+        split_folds(project, 504, folds=3)
+    assert len(split_folds(project, 504, folds=3, overwrite=True).splits) == 3
+
+
+def test_mistakes_are_told(project, table):
+    with pytest.raises(UsageError, match="--folds 1"):
+        split_folds(project, 504, folds=1)
+    with pytest.raises(UsageError, match=r"--stratify .*no column 'site'"):
+        split_folds(project, 504, stratify=f"{table}:site")
+    with pytest.raises(DataError, match=r"8 cases without a group|found nothing of it"):
+        split_folds(project, 504, group=r"patient\d+")
+    raw = project.workspace.raw_folder(504) / "splits_final.json"
+    raw.write_text(json.dumps([{"train": ["phantom_000"], "val": ["phantom_001"]}]))
+    with pytest.raises(UsageError, match="brings its own folds"):
+        split_folds(project, 504, folds=2)
+    with pytest.raises(DataError, match="on both sides"):
+        split_folds(project, 504, splitter=ComponentRef("leaky"))
+
+
+class Leaky:
+    """A plugin whose folds train on what they validate."""
+
+    def __call__(self, cases):
+        from segplug.model import Split
+
+        return [Split(tuple(cases), tuple(cases))]
+
+
+@pytest.fixture(autouse=True)
+def leaky(request):
+    if "project" not in request.fixturenames:
+        return
+    from segplug import Component, hookimpl
+
+    class Plugin:
+        @hookimpl
+        def segplug_splitters(self):
+            yield Component("leaky", Leaky(), "trains on what it validates")
+
+    request.getfixturevalue("project").kernel.register(Plugin(), "leaky")
+
+
+def test_patients_of_acdc_stay_together(shared, tmp_path):
+    with Project(Workspace(shared / "datasets", tmp_path), Kernel(discover=False), workers=0) as project:
+        made = split_folds(project, 27, group=r"patient\d+")
+    patients = [{made.groups[c] for c in split.val} for split in made.splits]
+    assert sum(map(len, patients)) == len(set(made.groups.values()))
+    assert max(map(len, patients)) - min(map(len, patients)) <= 1
+    assert read_splits(made.file) == list(made.splits)
+
+
+def test_the_command(project, table):
+    from segplug.cli.main import app
+
+    roots = [t for part in ("raw", "preprocessed") for t in (f"--{part}", str(getattr(project.workspace, part)))]
+    wanted = ["--group", f"{table}:patient", "--stratify", f"{table}:scanner", "--format", "json"]
+    done = CliRunner().invoke(app, [*roots, "splits", "504", "--folds", "2", *wanted])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)[0] == {
+        "fold": 0,
+        "training cases": 4,
+        "validation cases": 4,
+        "validation groups": 2,
+        "validation strata": ["A 2", "B 2"],
+    }
