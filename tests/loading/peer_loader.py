@@ -85,6 +85,20 @@ def make_cases(variant: Variant) -> list[Case]:
     return cases
 
 
+def large_labels() -> Any:
+    """(1, z, y, x) with classes of some 100, 40 000 and 1 400 000 voxels: all kept, 10 000 kept, 1 % kept."""
+    labels = np.zeros((1, 120, 130, 140), np.int16)
+    labels[:, :115, :, :110] = 3
+    labels[:, :30, :40, :40] = 2
+    labels[:, 40:44, 50:55, 60:65] = 1
+    labels[:, :, :, 130:] = -1
+    labels[:, :, 100:, 115:130] = 4
+    return labels
+
+
+LARGE_KEYS = (1, 2, 3), ((1, 2, 3), (2, 3), 3)
+
+
 def read_batch(data: Any, target: Any, cases: list[Case]) -> Any:
     """Per sample: number of the case, place in the batch, first voxel of the region, and how many voxels are not what
     the case has there (or 0 and -1 outside of it)."""
@@ -112,6 +126,7 @@ def _wrong(region: Any, labels: Any, start: Any, case: Case) -> int:
 
 
 def main(outputs: str) -> None:
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 
     np.random.seed(0)  # noqa: NPY002
@@ -140,6 +155,11 @@ def main(outputs: str) -> None:
                 batch = loader.generate_train_batch()
                 rows.append(read_batch(batch["data"], batch["target"], cases))
         made[name] = np.concatenate(rows)
+    for keys in LARGE_KEYS:
+        for number in range(2):  # the second time with the key of an ignore label
+            wanted = [*keys, [-1, 0, 1, 2, 3]][: len(keys) + number]
+            found = DefaultPreprocessor._sample_foreground_locations(large_labels(), wanted)
+            made |= {f"voxels {len(repr(keys))} {number} {key}": voxels[:, 1:] for key, voxels in found.items()}
     np.savez(outputs, **made)
 
 

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency, ks_2samp
 
-from segplug.model import ComponentRef
+from segplug.model import ComponentRef, LabelSet
 from segplug.protocols import Batch, BatchRequest, Parameters, PreprocessedCase
 from segplug.runtime.batch_loader import open_batches
+from segplug.runtime.class_locations import class_locations
 from segplug.runtime.patch_sampling import annotated_key
 
 pytestmark = pytest.mark.parity
@@ -139,3 +140,29 @@ def test_regions(theirs: dict[str, Any], memory_store: Any, parity: Any, same_di
                 bounds += int((first.min(0) != second.min(0)).sum() + (first.max(0) != second.max(0)).sum())
     parity("patches: bounds of random places that differ", 6 * len(SHARED.SHAPES), bounds, 0, section=SECTION)
     same_distribution("patches: cases, places of forced foreground and of others", found, section=SECTION)
+
+
+@pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.parametrize("regions", [False, True])
+def test_voxels_that_are_kept(
+    theirs: dict[str, Any], parity: Any, same_distribution: Any, regions: bool, ignore: bool
+) -> None:
+    """Of each class or region, and of all annotated voxels: how many, and where."""
+    keys = SHARED.LARGE_KEYS[regions]
+    described = {"background": 0, "a": keys[0], "b": keys[1], "c": keys[2], **({"ignore": 4} if ignore else {})}
+    labels = SHARED.large_labels()
+    mine = class_locations(labels, LabelSet(described))
+    prefix = f"voxels {len(repr(keys))} {int(ignore)} "
+    other = {name.removeprefix(prefix): voxels for name, voxels in theirs.items() if name.startswith(prefix)}
+    assert {str(key) for key in mine} == other.keys()
+    differing, found = 0, {}
+    for key, voxels in mine.items():
+        expected = other[str(key)]
+        differing += abs(len(voxels) - len(expected))
+        assert np.isin(labels[(0, *voxels.T)], key).all()
+        assert len(np.unique(voxels, axis=0)) == len(voxels)
+        for axis in range(3):
+            found[f"{key}, axis {axis}"] = ks_2samp(voxels[:, axis], expected[:, axis]).pvalue
+        found[f"{key}, labels"] = same_counts(labels[(0, *voxels.T)][:, None], labels[(0, *expected.T)][:, None])
+    parity("voxels kept of each class: how many", len(mine), differing, 0, section=SECTION)
+    same_distribution("voxels kept of each class: where, and of which label", found, section=SECTION)
