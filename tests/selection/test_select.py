@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from segplug.errors import DataError, UsageError
 from segplug.runtime.choice_codec import instructions, read_choice
 from segplug.runtime.evaluation import read_summary
+from segplug.runtime.project import Project
 from segplug.stages.crossval import gather_folds
 from segplug.stages.select import select
 
@@ -185,3 +186,14 @@ def test_the_command(project, made_up):
     assert [row["candidate"].count(" + ") for row in rows] == [0, 0, 1]
     assert [row["choice"] for row in rows].count("best") == 1
     assert f"segplug predict -i INPUT -o OUTPUT -d {NAME} --choice" in done.stderr
+
+
+@pytest.mark.slow
+def test_workers_find_the_same(project, made_up):
+    made_up("labels")
+    alone = select(project, NAME, folds=[0, 1])
+    for model in project.workspace.results_folder(NAME).glob("*__*__*"):
+        shutil.rmtree(model / "crossval_results_folds_0_1")
+    shutil.rmtree(project.workspace.results_folder(NAME) / "ensembles")
+    with Project(project.workspace, project.kernel, workers=2) as other:
+        assert select(other, NAME, folds=[0, 1]) == alone
