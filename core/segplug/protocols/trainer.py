@@ -88,8 +88,9 @@ class TrainingTask(Protocol):
     def save(self, which: Checkpoint, state: Mapping[str, Any], *, wait: bool = False) -> None:
         """Write a checkpoint, whole or not at all, in the background unless `wait`.
 
-        `state` has `optimizer_state`, `current_epoch` (epochs done), `logging`, `_best_ema` and, with fp16,
-        `grad_scaler_state`; weights and what describes the training are added. It is copied before this returns.
+        `state` has `optimizer_state`, `current_epoch` (epochs done), `_best_ema` and, with fp16, `grad_scaler_state`.
+        Weights, what describes the training, and nnU-Net's `logging` of the epochs that were reported are added. It is
+        copied before this returns.
         """
         ...
 
@@ -107,7 +108,13 @@ class Trainer(Protocol):
 
     The factory is called without arguments, for the defaults; the framework then replaces the fields that the plan's
     recipe and the user set. A field of type `ComponentRef` is set by a name (`trainer.loss=dice_focal`) and gets
-    options by further parts (`trainer.loss.gamma=2`). A trainer without a field `epochs` has no `--epochs`.
+    options by further parts (`trainer.loss.gamma=2`); a field that is a mapping gets keys by them
+    (`trainer.lr_factors.encoder=0.1`). A trainer without a field `epochs` has no `--epochs`.
+
+    What a trainer may have besides: a method `adapt(configuration) -> Configuration`, for settings that change the
+    network (it raises ValueError where they do not go with it); an attribute `nnunet_class`, name of the one class of
+    nnunetv2 that builds that network, or None; a field `patience`, if it may end a training early, which it then notes
+    as `stopped_early` in the state of `final`.
     """
 
     def train(self, task: TrainingTask) -> None:
