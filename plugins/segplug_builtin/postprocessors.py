@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from segplug.model.evaluation import Class
 from segplug.protocols import Decision
 from segplug.runtime.confusion import as_labels
 from segplug.runtime.evaluation import class_key, evaluate_case, summarise
+from segplug.runtime.label_pairs import map_pairs
 from segplug_builtin.metrics import dice, iou
 
 _FUNCTION = "remove_all_but_largest_component_from_segmentation"
@@ -102,18 +103,25 @@ def _scores(
     pairs: Sequence[tuple[Labels, Labels]], labels: LabelSet, variants: Sequence[Sequence[Step]]
 ) -> list[Evaluation]:
     """Evaluate several lists of steps in one pass over the pairs."""
-    cases: list[list[CaseEvaluation]] = [[] for _ in variants]
-    for index in range(len(pairs)):
-        reference, prediction = pairs[index]
-        for steps, found in zip(variants, cases, strict=True):
-            cleaned = Labels(reduce(_keep_largest, steps, prediction.array), prediction.geometry)
-            case = Path(f"pair {index}")
-            found.append(
-                evaluate_case(
-                    reference, cleaned, labels, {"Dice": dice, "IoU": iou}, reference_file=case, prediction_file=case
-                )
+    found = map_pairs(pairs, partial(_score, labels=labels, variants=[list(steps) for steps in variants]))
+    return [summarise([of_pair[number] for of_pair in found]) for number, _ in enumerate(variants)]
+
+
+def _score(
+    pair: tuple[Labels, Labels], *, labels: LabelSet, variants: Sequence[Sequence[Step]]
+) -> list[CaseEvaluation]:
+    """Evaluate one pair after each list of steps; may run in a worker."""
+    reference, prediction = pair
+    found = []
+    for steps in variants:
+        cleaned = Labels(reduce(_keep_largest, steps, prediction.array), prediction.geometry)
+        nowhere = Path()
+        found.append(
+            evaluate_case(
+                reference, cleaned, labels, {"Dice": dice, "IoU": iou}, reference_file=nowhere, prediction_file=nowhere
             )
-    return [summarise(found) for found in cases]
+        )
+    return found
 
 
 def _means(evaluation: Evaluation) -> dict[str, Any]:

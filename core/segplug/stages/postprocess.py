@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from segplug.errors import DataError, UsageError
-from segplug.model import Evaluation, Labels, LabelSet, Prediction
+from segplug.model import Evaluation, LabelSet, Prediction
 from segplug.protocols import Decision, Postprocessor, Reader
 from segplug.runtime.case_reading import read_labels
 from segplug.runtime.case_work import map_cases
 from segplug.runtime.files import file_hash, value_hash
 from segplug.runtime.folder_lock import working_in
+from segplug.runtime.label_pairs import LabelPairs
 from segplug.runtime.postprocessing_file import (
     DEFAULT_POSTPROCESSOR,
     POSTPROCESSING,
@@ -96,7 +97,9 @@ def fit_postprocessing(
     made: Postprocessor = project.kernel.registry.build("postprocessors", provided.qualified_name)
     references = reference if isinstance(reference, Mapping) else label_maps(reference, dataset.file_ending)
     before = evaluate_if_changed(project, references, prediction, dataset)
-    pairs = _Pairs(described.build_reader(project.kernel), [(c.reference, c.prediction) for c in before.cases])
+    pairs = LabelPairs(
+        project, described.build_reader(project.kernel), [(c.reference, c.prediction) for c in before.cases]
+    )
     with project.stage(FIT, prediction.name):
         decision = made.fit(pairs, dataset.labels)
     file = prediction / POSTPROCESSING
@@ -191,24 +194,3 @@ def _clean_up(
         raise DataError(f"{file}: {error}") from None
     output.write(case, Prediction(cleaned), made_from)
     return True
-
-
-class _Pairs(Sequence[tuple[Labels, Labels]]):
-    """Pairs of (reference, prediction), read when they are asked for."""
-
-    def __init__(self, reader: Reader, files: Sequence[tuple[Path, Path]]) -> None:
-        self._reader = reader
-        self._files = files
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[Labels, Labels]: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[tuple[Labels, Labels]]: ...
-    def __getitem__(self, index: int | slice) -> tuple[Labels, Labels] | Sequence[tuple[Labels, Labels]]:
-        if isinstance(index, slice):
-            return _Pairs(self._reader, self._files[index])
-        reference, prediction = self._files[index]
-        return read_labels(self._reader, reference), read_labels(self._reader, prediction)
