@@ -45,6 +45,14 @@ def test_what_is_decided_is_applied(project, crossval, tmp_path):
     assert any((read(crossval / f"{c}.nii.gz") != read(tmp_path / "clean" / f"{c}.nii.gz")).any() for c in first.made)
 
 
+def test_without_plans_the_files_tell_their_reader(project, crossval, tmp_path):
+    """As in the folder that nnUNetv2_ensemble writes."""
+    decision = tmp_path / "postprocessing.json"
+    decision.write_text('{"postprocessing_fns": [], "postprocessing_kwargs": []}')
+    (crossval / "plans.json").unlink()
+    assert len(apply_postprocessing(project, crossval, tmp_path / "clean", decision).made) == 3
+
+
 def test_a_changed_label_map_is_cleaned_again(project, crossval, tmp_path):
     fitted = fit_postprocessing(project, crossval, project.workspace.reference_folder("Dataset502_MadeUp"))
     first = apply_postprocessing(project, crossval, tmp_path / "clean", fitted.file)
