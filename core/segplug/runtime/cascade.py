@@ -14,6 +14,7 @@ from segplug.runtime.preprocessed_cases import open_store
 from segplug.runtime.project import Project
 from segplug.runtime.splits import ALL, read_splits
 from segplug.runtime.stage_predictions import StagePredictions
+from segplug.runtime.trainer_choice import choose_trainer, folder_name
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,27 @@ def next_stages(project: Project, plan: Plan, configuration: Configuration, mode
         NextStage(c, open_store(project, plan.dataset_name, c), StagePredictions.of(model_folder, c.name))
         for c in found
     ]
+
+
+def previous_predictions(
+    project: Project, plan: Plan, configuration: Configuration, trainer: str | None
+) -> StagePredictions | None:
+    """What the previous stage, trained by the same trainer, predicted for a configuration; None without a cascade.
+
+    Args:
+        trainer: name of the trainer; None for the plan's, or the default.
+
+    Raises:
+        UsageError: the plan has no such configuration, or there is no such trainer.
+    """
+    if configuration.previous_stage is None:
+        return None
+    previous = find_configuration(plan, configuration.previous_stage)
+    registry = project.kernel.registry
+    chosen = choose_trainer(project.kernel, plan, previous.name, name=trainer)
+    part = folder_name(registry, chosen.provided.qualified_name, previous.architecture.name, chosen.trainer)
+    folder = project.workspace.model_folder(plan.dataset_name, part, plan.plans_name, previous.name)
+    return StagePredictions.of(folder, configuration.name)
 
 
 def in_order(plan: Plan, wanted: Sequence[str]) -> list[str]:

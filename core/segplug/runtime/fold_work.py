@@ -12,7 +12,7 @@ from segplug.errors import DataError, UsageError
 from segplug.model import Configuration, DatasetDescription, Plan, Split, TrainedFold
 from segplug.protocols import Store
 from segplug.runtime.adapted_network import adapted_plan
-from segplug.runtime.cascade import NextStage, next_stages, require_predictions
+from segplug.runtime.cascade import NextStage, next_stages, previous_predictions, require_predictions
 from segplug.runtime.case_preprocessing import preprocessing_settings
 from segplug.runtime.checkpoint import Checkpoint
 from segplug.runtime.dataset_json import parse_description
@@ -142,13 +142,7 @@ def find_work(
         precision = continued["precision"]
     store = open_store(project, name, chosen_configuration)
     split = find_split(project, name, case_names(workspace, dataset, store), fold)
-    previous = None
-    if chosen_configuration.previous_stage is not None:
-        earlier = find_configuration(plan, chosen_configuration.previous_stage)
-        by = choose_trainer(project.kernel, plan, earlier.name, name=trainer)
-        part = folder_name(registry, by.provided.qualified_name, earlier.architecture.name, by.trainer)
-        model = workspace.model_folder(name, part, plan.plans_name, earlier.name)
-        previous = StagePredictions.of(model, configuration)
+    previous = previous_predictions(project, plan, chosen_configuration, trainer)
     work = FoldWork(
         plan=plan,
         configuration=chosen_configuration,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from segplug.errors import DataError
 from segplug.model import LabelSet, Plan, Split, TrainedFold
 from segplug.protocols import Store
 from segplug.runtime.files import read_json, value_hash, write_json
+from segplug.runtime.stage_predictions import StagePredictions
 
 FILE_NAME = ".segplug-run.json"
 """In the data set's preprocessed folder. The dot keeps it from being taken for plans."""
@@ -62,6 +63,7 @@ def fold_manifest(
     split: Split,
     store: Store,
     *,
+    previous: StagePredictions | None = None,
     trainer: str | None,
     overrides: Sequence[str],
     epochs: int | None,
@@ -69,12 +71,17 @@ def fold_manifest(
 ) -> dict[str, str]:
     """What decides the outcome of a training: part -> hash. The parts are phrases for messages.
 
-    A label's name decides nothing.
+    A label's name decides nothing, nor which configurations build on this one.
+
+    Args:
+        previous: in a cascade, what the stage before predicted.
     """
     recipe = plan.recipe(configuration)
     cases = {case: store.made_from(case) for case in sorted({*split.train, *split.val})}
+    earlier = {} if previous is None else {"the previous stage": value_hash(previous.state(list(cases)))}
     return {
-        "the plan": value_hash(asdict(plan.configurations[configuration])),
+        **earlier,
+        "the plan": value_hash(asdict(replace(plan.configurations[configuration], next_stage=()))),
         "the training data": value_hash([cases, split.train, split.val]),
         "what the labels mean": value_hash(
             [list(labels.values.values()), labels.regions_class_order, labels.ignore_label]

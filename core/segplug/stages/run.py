@@ -8,17 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from segplug.errors import UsageError
 from segplug.model import ComponentRef, Evaluation, Plan, Split, TrainedFold
 from segplug.protocols import Store
+from segplug.runtime.cascade import in_order, previous_predictions
 from segplug.runtime.evaluation import SUMMARY, read_summary
 from segplug.runtime.files import read_json, value_hash, write_json
 from segplug.runtime.fingerprint_codec import read_fingerprint
 from segplug.runtime.fold_folder import set_aside
 from segplug.runtime.fold_work import parse_fold
 from segplug.runtime.folder_lock import working_in
+from segplug.runtime.model_names import parse_model_name
 from segplug.runtime.plan_codec import read_plan
-from segplug.runtime.planned import DEFAULT_PLANS, find_configuration
+from segplug.runtime.planned import DEFAULT_PLANS
 from segplug.runtime.preprocessed_cases import STORE
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import load_dataset
@@ -30,7 +31,9 @@ from segplug.stages.fingerprint import MADE_FROM, fingerprint, is_stale
 from segplug.stages.plan import STAGE as PLAN_STAGE
 from segplug.stages.plan import plan as make_plan
 from segplug.stages.preprocess import preprocess
+from segplug.stages.select import Selection, select
 from segplug.stages.train import train
+from segplug.stages.validation_probabilities import Computing
 from segplug.stages.verify import STAGE as VERIFY_STAGE
 from segplug.stages.verify import verify
 
@@ -79,10 +82,15 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left behind."""
+    """What a run left behind.
+
+    Args:
+        selection: the best configuration or pair of them; None if folds were named.
+    """
 
     plan: Plan
     folds: tuple[FoldResult, ...]
+    selection: Selection | None = None
 
 
 def run(
@@ -94,7 +102,7 @@ def run(
     planning: Planning = Planning(),
     training: Training = Training(),
 ) -> RunResult:
-    """Verify, fingerprint, plan, preprocess and train a data set.
+    """Verify, fingerprint, plan, preprocess and train a data set, and find its best configuration or pair of them.
 
     It may be killed at any moment and called again with the same arguments: what is finished and unchanged is kept, and
     the stages' events say so. A plans file that was edited since `run` made it is kept as it is. A fold whose data,
@@ -102,8 +110,9 @@ def run(
 
     Args:
         dataset: id, name or path of a raw data set.
-        configurations: names; None for every one of the plan that needs no other's predictions.
-        folds: numbers, or `all`; None for all of splits_final.json.
+        configurations: names; None for every one of the plan. What they build on is trained before them.
+        folds: numbers, or `all`; None for all of splits_final.json. A configuration that others build on is trained on
+            all of these in any case: they want its prediction of each case by a fold that has not seen it.
 
     Raises:
         DataError: the data set has errors (all are listed), or a stage failed.
@@ -120,22 +129,43 @@ def run(
     if isinstance(made_from, str):  # a fingerprint that nnU-Net made says nothing of its files
         record.note_verified(_state(folder, made_from))
     plan = _plan(project, dataset, name, planning, record)
-    wanted = _configurations(plan, configurations)
+    wanted = in_order(plan, list(plan.configurations if configurations is None else configurations))
     check_trainers(project.kernel, plan, wanted, training.trainer, training.overrides, training.epochs)
     preprocess(project, dataset, configurations=wanted, plans_name=plan.plans_name)
     raw = load_dataset(folder)
     cases = list(raw.cases)
-    if chosen_folds is None:
-        chosen_folds = _all_folds(project, name, cases)
+    built_on = {plan.configurations[c].previous_stage for c in wanted} - {None}
+    every_fold = _all_folds(project, name, cases) if chosen_folds is None or built_on else []
+    chosen_folds = every_fold if chosen_folds is None else chosen_folds
+    selecting = folds is None
     results = []
     for configuration in wanted:
         store = _store(project, plan, configuration)
-        for fold in chosen_folds:
+        previous = previous_predictions(project, plan, plan.configurations[configuration], training.trainer)
+        for fold in dict.fromkeys((*(every_fold if configuration in built_on else ()), *chosen_folds)):
             split = find_split(project, name, cases, fold)
             labels = raw.description.labels
-            manifest = fold_manifest(plan, labels, configuration, split, store, **_settings(training))
-            results.append(_train(project, plan, configuration, fold, split, manifest, training))
-    return RunResult(plan, tuple(results))
+            manifest = fold_manifest(
+                plan, labels, configuration, split, store, previous=previous, **_settings(training)
+            )
+            keep = selecting and len(wanted) > 1
+            results.append(_train(project, plan, configuration, fold, split, manifest, training, keep))
+    return RunResult(plan, tuple(results), _select(project, plan, results, training) if selecting else None)
+
+
+def _select(project: Project, plan: Plan, results: Sequence[FoldResult], training: Training) -> Selection:
+    """Compare what was trained. Trainers may differ by configuration: each is named by its folder."""
+    models = [parse_model_name(r.trained.model_folder.name) for r in results]
+    trainers = list(dict.fromkeys(model.trainer for model in models))
+    return select(
+        project,
+        plan.dataset_name,
+        configurations=list(dict.fromkeys(m.configuration for m in models)) if len(trainers) == 1 else None,
+        plans_names=[plan.plans_name],
+        trainers=trainers,
+        folds=list(dict.fromkeys(r.trained.fold for r in results)),
+        computing=Computing(training.device, training.precision),
+    )
 
 
 def _check_asked(
@@ -198,20 +228,6 @@ def _plan(project: Project, dataset: str | int | Path, name: str, planning: Plan
     return made
 
 
-def _configurations(plan: Plan, wanted: Sequence[str] | None) -> list[str]:
-    if wanted is not None:
-        return [find_configuration(plan, name).name for name in dict.fromkeys(wanted)]
-    independent = [c.name for c in plan.configurations.values() if c.previous_stage is None]
-    left_out = [name for name in plan.configurations if name not in independent]
-    if left_out:
-        warnings.warn(
-            f"not trained, because they take another configuration's predictions: {', '.join(left_out)}", stacklevel=3
-        )
-    if not independent:
-        raise UsageError(f"{plan.plans_name} has no configuration that can be trained by itself")
-    return independent
-
-
 def _all_folds(project: Project, name: str, cases: Sequence[str]) -> list[int | str]:
     find_split(project, name, cases, 0)  # makes splits_final.json, if it is not there
     file = project.workspace.splits_file(name)
@@ -251,6 +267,7 @@ def _train(
     split: Split,
     manifest: Mapping[str, str],
     training: Training,
+    save_probabilities: bool,
 ) -> FoldResult:
     chosen = choose_trainer(
         project.kernel,
@@ -286,6 +303,7 @@ def _train(
         device=training.device,
         precision=training.precision,
         continue_=any(trained.folder.glob("checkpoint_*.pth")),
+        save_probabilities=save_probabilities,
     )
     kept = before == [file.stat().st_mtime_ns for file in finished]
     return FoldResult(configuration, trained, split, read_summary(finished[1]), kept)
