@@ -88,13 +88,6 @@ def test_plugins_list_shows_what_is_wrong_with_the_settings(root: Path) -> None:
     assert "problem: no component 'nope:dice_ce'" in done.stderr
 
 
-def test_pins_from_python() -> None:
-    with pytest.raises(UsageError, match=r"pin losses\.dice_ce in the settings"):
-        open_project(pins={"losses.dice_ce": "nope:dice_ce"})
-    with pytest.raises(UsageError, match="executor in the settings"):
-        open_project(executor="nope")
-
-
 def test_a_name_in_a_plan_is_the_plans_fault(root: Path) -> None:
     file = root / "preprocessed/Dataset501_Phantom/nnUNetPlans.json"
     plan = json.loads(file.read_text())

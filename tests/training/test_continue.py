@@ -114,9 +114,9 @@ def assert_same_training(found: Path, expected: Path) -> None:
     ("event", "count", "resumed"),
     [
         ("epoch", 1, "nothing to continue, from the beginning"),  # before the first checkpoint
-        ("epoch", 3, "continued from epoch"),
+        ("epoch", 3, "continued after "),
         ("checkpoint_best", 1, None),  # `latest` of the same epoch may or may not be there
-        ("checkpoint_latest", 2, "continued from epoch"),
+        ("checkpoint_latest", 2, "continued after "),
         ("checkpoint_final", 1, None),  # `latest` is still there beside it
         ("predicted", 1, None),
     ],
@@ -192,7 +192,7 @@ def test_more_epochs_go_on_from_the_final_checkpoint(make_project):
     old = fold.validation_folder / "summary.json"
     before = old.stat().st_mtime_ns
     _, told = run(make_project(), continue_=True, epochs=2)
-    assert told[0].endswith("continued from epoch 1")
+    assert told[0].endswith("continued after 1 epoch")
     assert read_checkpoint(fold.checkpoint()).epochs_done == 2
     assert old.stat().st_mtime_ns > before
     assert "changed for the continuation: epochs: 1 -> 2" in "".join(
@@ -222,7 +222,7 @@ def test_the_trainer_is_that_of_the_beginning(make_project):
     overrides = ["trainer.iterations_per_epoch=1", "trainer.val_iterations_per_epoch=1"]
     run(make_project(), trainer="nnunet", overrides=overrides, epochs=1)
     fold, told = run(make_project(), epochs=2, continue_=True)
-    assert told[0].endswith("continued from epoch 1")
+    assert told[0].endswith("continued after 1 epoch")
     assert read_checkpoint(fold.checkpoint()).extension["trainer"]["name"] == "nnunet"
 
 

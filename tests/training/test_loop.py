@@ -173,7 +173,7 @@ def test_checkpoints_in_order():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_spoilt_epoch_is_never_saved(precision):
     task = Task(precision, poison={(1, 2)})
-    with pytest.raises(SegplugError, match=r"the loss became nan in epoch 1"):
+    with pytest.raises(SegplugError, match=r"the loss became nan in epoch 2"):
         TrainingLoop(SETTINGS, task).run()
     assert [(which, content["current_epoch"]) for which, content in task.checkpoints if which == "latest"] == [
         ("latest", 1)

@@ -316,7 +316,7 @@ def test_a_component_that_is_no_trainer(with_strangers):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(with_strangers):
-    with pytest.raises(SegplugError, match=r"the loss became nan in epoch 0 .*Lower trainer.lr"):
+    with pytest.raises(SegplugError, match=r"the loss became nan in epoch 1.*Lower trainer.lr"):
         run(with_strangers, overrides=["trainer.loss=nan"])
     assert not list((with_strangers.workspace.results).rglob("checkpoint_*.pth"))
 
@@ -371,7 +371,7 @@ def test_splits_are_made_of_all_cases_not_of_those_preprocessed_so_far(make_proj
     whole = sorted((prepared / "preprocessed" / NAME / store.name).glob("*.case"))
     for case in whole[:3]:
         shutil.copy(case, store)
-    with pytest.raises(DataError, match="2 cases of the fold are not preprocessed"):
+    with pytest.raises(DataError, match="2 cases of the fold not preprocessed"):
         run(make_project(data=data))
     splits = json.loads((data / "preprocessed" / NAME / "splits_final.json").read_text())
     assert sorted(case for fold in splits for case in fold["val"]) == [path.stem for path in whole]

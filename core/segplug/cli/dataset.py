@@ -73,12 +73,13 @@ def _show(findings: Sequence[Finding]) -> None:
 
 
 def _summary(verification: Verification) -> str:
-    def count(number: int, what: str) -> str:
-        return f"{number} {what}{'s' * (number != 1)}"
+    from segplug.runtime.wording import counted
 
     found = [
-        count(len(of), what) for of, what in ((verification.errors, "error"), (verification.warnings, "warning")) if of
+        counted(len(of), what)
+        for of, what in ((verification.errors, "error"), (verification.warnings, "warning"))
+        if of
     ]
     reader = f" with {verification.reader}" if verification.reader else ""
-    read = f"{count(len(verification.cases), 'case')} read{reader}"
+    read = f"{counted(len(verification.cases), 'case')} read{reader}"
     return f"{verification.folder.name}: {read}: {', '.join(found) or 'no problem'}"

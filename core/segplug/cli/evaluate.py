@@ -20,8 +20,10 @@ app = new_app("Compare predictions with references.")
 @app.command()
 def evaluate(
     ctx: typer.Context,
-    reference: Annotated[Path, typer.Argument(help="Folder of reference label maps.")],
-    prediction: Annotated[Path, typer.Argument(help="Folder of predicted label maps of the same names.")],
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="Folder of reference label maps.")],
+    prediction: Annotated[
+        Path, typer.Argument(metavar="PREDICTION", help="Folder of predicted label maps of the same names.")
+    ],
     dataset_json: Annotated[
         Path | None,
         typer.Option("--dataset-json", help="dataset.json [default: the one beside the predictions or references]."),

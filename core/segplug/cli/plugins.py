@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import entry_points
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from segplug.kernel import KINDS, Kernel, Provided
 app = new_app("What is installed, what is in force, and why something is not.", group=True)
 
 KindOption = Annotated[str | None, typer.Option("--kind", help=f"Only this kind: {', '.join(KINDS)}.")]
+
+BUILTIN_DISTRIBUTION = "segplug"
 
 COLUMNS = ("kind", "name", "qualified_name", "distribution", "version", "state", "summary")
 
@@ -42,7 +45,10 @@ def list_(ctx: typer.Context, kind: KindOption = None, output: FormatOption = Fo
             if not r.builtin
         ]
         rows += _command_rows()
-    show(COLUMNS, rows, output)
+    if output is Format.TABLE and sys.stdout.isatty():
+        show(("kind", "name", "what it is"), [_short(row) for row in rows])
+    else:
+        show(COLUMNS, rows, output)
     for problem in kernel.registry.problems():
         say(f"problem: {problem}")
 
@@ -50,7 +56,7 @@ def list_(ctx: typer.Context, kind: KindOption = None, output: FormatOption = Fo
 @app.command("show")
 def show_(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="Plugin, or component by name, alias or plugin:name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Plugin, or component by name, alias or plugin:name.")],
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show a plugin, or what answers to a name."""
@@ -84,6 +90,14 @@ def _row(kernel: Kernel, provided: Provided) -> list[str]:
     component, plugin = provided.component, provided.plugin
     where = [provided.qualified_name, plugin.distribution, plugin.version]
     return [provided.kind.name, component.name, *where, _standing(kernel, provided), component.summary]
+
+
+def _short(row: list[str]) -> list[str]:
+    """The row for people: where a component comes from and how it stands only if that is worth a word."""
+    kind, name, _, distribution, version, state, summary = row
+    notes = [f"from {distribution} {version}"] if distribution != BUILTIN_DISTRIBUTION else []
+    notes += [state] if state not in ("in force", "active") else []
+    return [kind, name, f"{summary} ({', '.join(notes)})" if notes else summary]
 
 
 def _standing(kernel: Kernel, provided: Provided) -> str:

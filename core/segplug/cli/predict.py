@@ -12,6 +12,7 @@ from segplug.cli.shell import PlansNameOption, WorkersOption, new_app, open_proj
 from segplug.errors import UsageError
 from segplug.runtime.planned import DEFAULT_PLANS
 from segplug.runtime.trainer_choice import NNUNET_TRAINER
+from segplug.runtime.wording import counted
 
 if TYPE_CHECKING:
     from segplug.runtime.workspace import Workspace
@@ -134,7 +135,7 @@ def predict(
     kept = f", {len(result.kept)} kept from before" if result.kept else ""
     if continue_ and not result.kept:
         kept = ", nothing to continue"
-    say(f"predicted {len(result.predicted)} cases{kept}: {result.folder}")
+    say(f"predicted {counted(len(result.predicted), 'case')}{kept}: {result.folder}")
 
 
 def model_folder(

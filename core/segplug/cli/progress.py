@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from segplug.kernel import hookimpl
 from segplug.model import EpochReport
+from segplug.runtime.wording import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -44,7 +45,7 @@ class ProgressDisplay:
             bars = self._bars()
             self._tasks[stage] = bars.add_task(f"{stage} {subject}", total=total or None, detail="")
         else:
-            self._line(f"{stage} {subject}: started" + (f", {total} steps" if total else ""))
+            self._line(f"{stage} {subject}: started" + (f", {counted(total, 'step')}" if total else ""))
 
     @hookimpl
     def segplug_stage_progress(self, stage: str, item: str, done: int, total: int) -> None:
@@ -54,7 +55,9 @@ class ProgressDisplay:
         now = time.monotonic()
         if now - self._last_line.get(stage, 0.0) >= SECONDS_BETWEEN_LINES or done == total:
             self._last_line[stage] = now
-            self._line(f"{stage}: {done}/{total} {item}{self._time_left(stage, now, done, total)}")
+            self._line(
+                " ".join(filter(None, (f"{stage}: {done}/{total}", item, self._time_left(stage, now, done, total))))
+            )
 
     @hookimpl
     def segplug_stage_finished(self, stage: str, subject: str, seconds: float, error: str) -> None:
@@ -75,7 +78,7 @@ class ProgressDisplay:
         if not 0 < done < total:
             return ""
         left = (now - self._started.get(stage, now)) / done * (total - done)
-        return f" (about {left:.0f} s left)"
+        return f"(about {left:.0f} s left)"
 
     def _bars(self) -> Progress:
         if self._progress is None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from segplug.cli.shell import WorkersOption, new_app, open_project, say, settings_of
+from segplug.runtime.wording import counted
 
 app = new_app("The whole path on a bundled real sample, in minutes.")
 
@@ -48,9 +49,12 @@ def quickstart(
     with open_project(ctx, workers, **quickstart_folders(out)) as project:
         done = quickstart_stage(project, out, training=training)
     cases = len(done.evaluation.cases)
-    say(f"trained on {len(done.training_cases)} cases{' before, kept' if done.kept else ''}; not trained on: {cases}")
+    say(
+        f"trained on {counted(len(done.training_cases), 'case')}{' before, kept' if done.kept else ''}; "
+        f"not trained on: {cases}"
+    )
     show_evaluation(done.evaluation, done.labels)
-    typer.echo(f"mean foreground Dice on {cases} cases not trained on: {done.evaluation.mean_dice:.4f}")
+    typer.echo(f"mean foreground Dice on {counted(cases, 'case')} not trained on: {done.evaluation.mean_dice:.4f}")
     typer.echo(f"look at      {done.overlays}/*.png")
     typer.echo(f"predictions  {done.predictions}, scored in {done.summary}")
     typer.echo(f"model        {done.trained.model_folder}")

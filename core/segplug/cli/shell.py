@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from segplug.cli.settings import Roots, Settings, read_settings
 
 if TYPE_CHECKING:
     from segplug.runtime.project import Project
+
+
+_FOLDED = 24
+"""Characters that a column has at least before it folds; below, a table cannot be read."""
 
 
 class Format(StrEnum):
@@ -37,9 +42,24 @@ WorkersOption = Annotated[
 FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
 
 
+class PlainCommand(TyperCommand):
+    """A command whose usage line shows required arguments as they are written: DATASET, not {DATASET}."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        pieces = super().collect_usage_pieces(ctx)
+        return [piece[1:-1].upper() if piece.startswith("{") else piece for piece in pieces]
+
+
+class PlainApp(typer.Typer):
+    """An app of plain commands."""
+
+    def command(self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any) -> Any:
+        return super().command(name, cls=cls or PlainCommand, **options)
+
+
 def new_app(help_text: str, *, group: bool = False) -> typer.Typer:
     """An app in the house style: plain help, tracebacks left to `main`. A group shows its help when called bare."""
-    return typer.Typer(
+    return PlainApp(
         help=help_text,
         no_args_is_help=group,
         add_completion=False,
@@ -90,23 +110,39 @@ def say(text: str) -> None:
 def show(columns: Sequence[str], rows: Sequence[Sequence[Any]], output: Format = Format.TABLE, title: str = "") -> None:
     """Print rows as a table, or as JSON.
 
-    Without a terminal, a row is one plain line with tabs between its cells, of any width: nothing is folded or cut.
+    In a terminal nothing is cut: only wide columns fold, and rows that do not fit become blocks of lines. Without
+    a terminal, a row is one plain line with tabs between its cells, of any width: nothing is folded or cut.
     """
     if output is Format.JSON:
         typer.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2, default=str))
     elif sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(title=title or None, title_justify="left")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(_cell(value).replace("[", r"\[") for value in row))
-        Console().print(table)
+        _draw(columns, [[_cell(value) for value in row] for row in rows], title)
     else:
         for row in (columns, *rows):
             typer.echo("\t".join(_cell(value) for value in row))
+
+
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    """A table whose wide columns fold, the others being whole; where that has no room, a block of lines per row."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    if sum(min(width, _FOLDED) + 3 for width in widths) + 1 <= console.width:
+        table = Table(title=title or None, title_justify="left")
+        for column, width in zip(columns, widths, strict=True):
+            table.add_column(column, overflow="fold", no_wrap=width <= _FOLDED)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+        return
+    indent = max(map(len, columns[1:]))
+    for row in rows:
+        console.print(Text(row[0], style="bold"), soft_wrap=True)
+        for name, cell in zip(columns[1:], row[1:], strict=True):
+            console.print(Text(f"  {name:<{indent}}  {cell}"), soft_wrap=True)
 
 
 def _cell(value: Any) -> str:

@@ -16,8 +16,10 @@ app = new_app("Train one fold of one configuration.")
 def train(
     ctx: typer.Context,
     dataset: DatasetArgument,
-    configuration: Annotated[str, typer.Argument(help="Configuration of the plans, such as 2d or 3d_fullres.")],
-    fold: Annotated[str, typer.Argument(help="0 to 4, or all for every case.")],
+    configuration: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="Configuration of the plans, such as 2d or 3d_fullres.")
+    ],
+    fold: Annotated[str, typer.Argument(metavar="FOLD", help="0 to 4, or all for every case.")],
     plans_name: PlansNameOption = None,
     trainer: Annotated[
         str | None, typer.Option("--trainer", help="Trainer [default: the plans', else nnunet].")

@@ -20,6 +20,7 @@ from segplug.runtime.case_reading import whole_numbers
 from segplug.runtime.findings import Finding
 from segplug.runtime.geometry import ASSUMED, DOUBTS, differences
 from segplug.runtime.label_counts import count_labels
+from segplug.runtime.wording import counted
 
 LISTED = 10
 """Unexpected label values that a finding names one by one."""
@@ -157,7 +158,7 @@ def _check_channel_count(
     return [
         Finding(
             "missing channel" if found < expected else "too many channels", case.name, readable[-1][0],
-            f"{found} channel{'s' * (found != 1)} in {len(readable)} file{'s' * (len(readable) != 1)}",
+            f"{counted(found, 'channel')} in {counted(len(readable), 'file')}",
             f"{expected} (channel_names: {names})",
             "Add or take away channel files, or correct channel_names in dataset.json",
         )
@@ -174,7 +175,7 @@ def _check_labels(
     allowed = [*label_set.all_labels, *([] if label_set.ignore_label is None else [label_set.ignore_label])]
     if len(image.array) != 1:
         add(
-            "label map with channels", f"{len(image.array)} channels", "one channel whose values are the labels",
+            "label map with channels", counted(len(image.array), "channel"), "one channel whose values are the labels",
             "Save the label map as grey values, not as colours",
         )  # fmt: skip
         return None, {}
@@ -202,8 +203,8 @@ def _check_labels(
 
 
 def _listed(values: list[tuple[float, int]]) -> str:
-    text = ", ".join(f"{v:g} ({n} voxel{'s' * (n != 1)})" for v, n in values[:LISTED])
-    return f"{text} and {len(values) - LISTED} more values" if len(values) > LISTED else text
+    text = ", ".join(f"{v:g} ({counted(n, 'voxel')})" for v, n in values[:LISTED])
+    return f"{text} and {counted(len(values) - LISTED, 'more value')}" if len(values) > LISTED else text
 
 
 def _digest(array: NDArray[np.float32]) -> str:

@@ -19,6 +19,7 @@ from segplug.runtime.geometry import differences
 from segplug.runtime.manifest import made_from, staleness
 from segplug.runtime.preprocessing import Preprocessing
 from segplug.runtime.reference_labels import copy_references, references_are_current
+from segplug.runtime.wording import counted
 
 VERSION = 1
 """Raised when the same case and settings give other voxels, so that old cases are made anew."""
@@ -143,7 +144,7 @@ def _check_values(case: Case, labels: Labels, known: LabelSet) -> None:
     strange = labels.array[~np.isin(labels.array, allowed)]
     if strange.size:
         values, counts = np.unique(strange, return_counts=True)
-        listed = ", ".join(f"{v} ({n} voxels)" for v, n in list(zip(values, counts, strict=True))[:10])
+        listed = ", ".join(f"{v} ({counted(n, 'voxel')})" for v, n in list(zip(values, counts, strict=True))[:10])
         raise DataError(
             f"case {case.name}: {case.label}: labels that dataset.json does not have: {listed}; expected "
             f"{allowed}. Correct the label map, or add the labels to dataset.json"

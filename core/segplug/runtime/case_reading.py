@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from segplug.errors import DataError
 from segplug.model import Case, Image, Labels
 from segplug.protocols import Reader
+from segplug.runtime.wording import counted
 
 
 def read_image(reader: Reader, case: Case, num_channels: int) -> Image:
@@ -24,8 +25,8 @@ def read_image(reader: Reader, case: Case, num_channels: int) -> Image:
     if found != num_channels:
         files = ", ".join(map(str, case.images))
         raise DataError(
-            f"case {case.name}: {files}: found {found} channels, expected {num_channels} (channel_names). Add the "
-            "missing channel files (CASE_0000, CASE_0001, ...) or correct channel_names in dataset.json"
+            f"case {case.name}: {files}: found {counted(found, 'channel')}, expected {num_channels} (channel_names). "
+            "Add the missing channel files (CASE_0000, CASE_0001, ...) or correct channel_names in dataset.json"
         )
     return image
 

@@ -12,6 +12,7 @@ from segplug.protocols import Store
 from segplug.runtime.manifest import changed_settings
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import survey_dataset
+from segplug.runtime.wording import counted
 from segplug.runtime.workspace import Workspace
 
 STORE = "blosc2"
@@ -53,7 +54,7 @@ def require_cases(
     remedy = f"Run: segplug preprocess {plan.dataset_name} -c {configuration.name} --plans-name {plan.plans_name}"
     if missing:
         listed = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-        raise DataError(f"{where}: {len(missing)} cases of the fold are not preprocessed: {listed}. {remedy}")
+        raise DataError(f"{where}: {counted(len(missing), 'case')} of the fold not preprocessed: {listed}. {remedy}")
     if changed:
         raise DataError(
             f"{where}: cases in {configuration.data_identifier} were preprocessed otherwise than {plan.plans_name} "

@@ -14,6 +14,7 @@ from segplug.kernel.registry import Registry
 from segplug.model import ChannelStatistics, Configuration, Geometry, Image, Labels, Plan
 from segplug.protocols import Normalizer, Resampler
 from segplug.runtime.cropping import crop_to_nonzero, nonzero_box, slices
+from segplug.runtime.wording import counted
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Preprocessing:
         """
         require_finite(image.array)
         if len(image.array) != len(self.normalizers):
-            raise DataError(f"the image has {len(image.array)} channels, the plan {len(self.normalizers)}")
+            raise DataError(f"the image has {counted(len(image.array), 'channel')}, the plan {len(self.normalizers)}")
         if labels is not None and labels.shape != image.shape:
             raise DataError(f"the label map has shape {labels.shape}, the image {image.shape}")
         if labels is None and not any(self.use_mask):

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from segplug.kernel import Kernel
-from segplug.runtime.user_choice import check_settings
 from segplug.runtime.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -95,14 +94,9 @@ def open_project(
         workers, executor: see `Project`.
         pins: ``{"losses.dice_ce": "focal:dice_ce"}``: which plugin's component to use.
         block: plugins not to load.
-
-    Raises:
-        UsageError: a pin or the executor names what does not exist.
     """
     roots = (None if root is None else Path(root).expanduser() for root in (raw, preprocessed, results))
-    kernel = Kernel(pins=pins, block=block)
-    check_settings(kernel, pins or {}, executor)
-    return Project(Workspace(*roots), kernel, workers=workers, executor=executor)
+    return Project(Workspace(*roots), Kernel(pins=pins, block=block), workers=workers, executor=executor)
 
 
 def default_workers() -> int:

@@ -16,6 +16,7 @@ from segplug.errors import DataError, UsageError
 from segplug.model import Split
 from segplug.runtime.files import read_json, replacing, write_json
 from segplug.runtime.project import Project
+from segplug.runtime.wording import counted
 
 ALL = "all"
 """The fold that trains, and validates, on every case."""
@@ -61,7 +62,7 @@ def find_split(
     unknown = sorted({*split.train, *split.val} - set(names))
     if unknown:
         raise DataError(
-            f"{file}: fold {fold} names {len(unknown)} cases that are not there: {', '.join(unknown[:10])}"
+            f"{file}: fold {fold} names {counted(len(unknown), 'case')} not there: {', '.join(unknown[:10])}"
             f"{' and more' if len(unknown) > 10 else ''}. Correct the file, or preprocess these cases"
         )
     both = sorted(set(split.train) & set(split.val))

@@ -168,7 +168,7 @@ class FoldTraining:
         )
         self._plot.update(self._history)
         self.project.kernel.emit("segplug_epoch_finished", folder=self.folder, report=report)
-        self.project.progress("train", f"epoch {report.epoch}", report.epoch + 1, report.epochs)
+        self.project.progress("train", f"epoch {report.epoch + 1}", report.epoch + 1, report.epochs)
 
     def log(self, text: str) -> None:
         """A line for the training log."""

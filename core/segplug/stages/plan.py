@@ -21,6 +21,7 @@ from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import choose_reader, load_dataset
 from segplug.runtime.splits import adopt_splits
 from segplug.runtime.user_choice import named_by_user
+from segplug.runtime.wording import counted
 from segplug.stages.fingerprint import is_stale
 
 STAGE = "plan"
@@ -125,7 +126,8 @@ def _check(planned: Any, planner: ComponentRef, description: DatasetDescription)
             problems.append(f"configuration {configuration.name!r} stands under {name!r}")
         if len(configuration.normalization) != description.num_channels:
             count = len(configuration.normalization)
-            problems.append(f"{name} has {count} normalizers for {description.num_channels} channels")
+            channels = counted(description.num_channels, "channel")
+            problems.append(f"{name} has {counted(count, 'normalizer')} for {channels}")
         for role in ("inherits_from", "previous_stage"):
             other = getattr(configuration, role)
             if other is not None and other not in planned.configurations:

@@ -25,6 +25,7 @@ from segplug.runtime.preprocessing import Preprocessing
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import load_dataset
 from segplug.runtime.reference_labels import copy_if_changed
+from segplug.runtime.wording import counted
 
 STAGE = "preprocess"
 
@@ -95,7 +96,7 @@ def preprocess(
             current = sorted(raw.cases.keys() - {case.name for case in waiting})
             for kept in done.kept.values():
                 kept.extend(current)
-            project.progress(STAGE, f"{len(current)} cases kept", len(current), len(raw.cases))
+            project.progress(STAGE, f"{counted(len(current), 'case')} kept", len(current), len(raw.cases))
         _run(project, waiting, work, done, len(raw.cases))
     result = Preprocessed(raw.name, plan.plans_name, done.kept, done.made)
     if done.wrong:

@@ -13,6 +13,7 @@ import segplug
 from segplug.errors import PluginError, UsageError
 from segplug.model import TrainedFold
 from segplug.protocols import PredictionSettings
+from segplug.runtime.component_trial import try_components
 from segplug.runtime.compute_settings import training_compute
 from segplug.runtime.files import file_hash, replacing, write_json
 from segplug.runtime.fold_folder import forget_validation, set_aside
@@ -22,9 +23,10 @@ from segplug.runtime.network import build_network, count_input_channels
 from segplug.runtime.plan_codec import encode_plan
 from segplug.runtime.project import Project
 from segplug.runtime.randomness import torch_seed
-from segplug.runtime.trainer_choice import check_components, public_name, record
+from segplug.runtime.trainer_choice import public_name, record
 from segplug.runtime.training_log import TrainingLog
 from segplug.runtime.training_task import FoldTraining
+from segplug.runtime.wording import counted
 from segplug.stages.validate_fold import validate_fold
 
 STAGE = "train"
@@ -97,7 +99,7 @@ def train(
         with project.stage(STAGE, f"{work.subject} (finished already, nothing to do)"):
             return work.trained
     if not finished:
-        check_components(project.kernel.registry, work.chosen)
+        try_components(project.kernel.registry, work.chosen, work.configuration, work.dataset)
     kept = None
     if not continue_:
         with working_in(work.trained.folder):  # nobody else trains there
@@ -124,7 +126,7 @@ def train(
 def _subject(work: FoldWork, continue_: bool, kept: Path | None) -> str:
     """What is trained, and what it begins with."""
     if work.state.checkpoint is not None:
-        return f"{work.subject}, continued from epoch {work.state.epochs_done}"
+        return f"{work.subject}, continued after {counted(work.state.epochs_done, 'epoch')}"
     if continue_:
         return f"{work.subject}, nothing to continue, from the beginning"
     return work.subject if kept is None else f"{work.subject}, anew (what was there is kept in {kept})"

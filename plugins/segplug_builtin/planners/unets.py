@@ -10,6 +10,7 @@ import numpy as np
 
 from segplug.errors import DataError, UsageError
 from segplug.model import Budget, ComponentRef, Configuration, DatasetDescription, Fingerprint, Plan
+from segplug.runtime.wording import counted
 from segplug_builtin import segplug_choose_normalizer
 from segplug_builtin.planners.patch_size import NetworkPlan, Task, plan_network
 from segplug_builtin.planners.rules import MODULES, Rules
@@ -167,8 +168,8 @@ def _check(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget
         raise DataError(f"{where}: the fingerprint holds no case. Run `segplug fingerprint` again")
     if len(fingerprint.channels) != dataset.num_channels:
         raise DataError(
-            f"{where}: the fingerprint has {len(fingerprint.channels)} channels, dataset.json {dataset.num_channels}. "
-            "Run `segplug fingerprint` again"
+            f"{where}: the fingerprint has {counted(len(fingerprint.channels), 'channel')}, dataset.json "
+            f"{dataset.num_channels}. Run `segplug fingerprint` again"
         )
     for spacing, shape in zip(fingerprint.spacings, fingerprint.shapes_after_crop, strict=True):
         if len(spacing) != 3 or len(shape) != 3 or not all(0 < v < math.inf for v in (*spacing, *shape)):

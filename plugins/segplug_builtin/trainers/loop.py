@@ -179,7 +179,7 @@ class TrainingLoop:
         if len(finite) == 0 or (len(finite) < len(values) and self._scaler is None):
             found = float(values[~values.isfinite()][0])
             raise SegplugError(
-                f"{self._task.folder}: the loss became {found} in epoch {epoch} (from 0). checkpoint_latest.pth holds "
+                f"{self._task.folder}: the loss became {found} in epoch {epoch + 1}. checkpoint_latest.pth holds "
                 f"the weights before that epoch. Lower trainer.lr (now {self._settings.lr:g}), or train with "
                 "--precision fp32"
             )
