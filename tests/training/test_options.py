@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from segplug.errors import UsageError
 from segplug.kernel import hookimpl
 from segplug.runtime.checkpoint import read_checkpoint
 from segplug.runtime.trained_model import TrainedModel
@@ -118,6 +119,26 @@ def test_ended_early(make_project) -> None:
     assert fold.checkpoint().stat().st_mtime_ns == written
     run(make_project(), continue_=True, overrides=["trainer.patience=3"])
     assert read_checkpoint(fold.checkpoint()).epochs_done > checkpoint.epochs_done
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["trainer.loss=topk", "trainer.loss.k=200"], "trainer.loss: .*k 200; expected a percentage"),
+        (["trainer.loss.class_weights=[1, 2]"], "class_weights .*expected one number above 0 per class.*: 3"),
+        (["trainer.augmentation.mirror=[5]"], "trainer.augmentation: .*mirror .5.; expected"),
+        (["trainer.patience=0"], "patience is 0; expected 1 or more"),
+        (["trainer.weight_averaging=1"], "weight_averaging is 1.0"),
+        (["trainer.lr_factors.encoder=-1"], "lr_factors: encoder is -1"),
+        (["trainer.norm=layer"], "'layer' is no one of batch, instance or none"),
+    ],
+)
+def test_wrong_values_are_told_before_anything_is_moved(make_project, overrides: list[str], told: str) -> None:
+    project = make_project()
+    with pytest.raises(UsageError, match=told):
+        run(project, overrides=overrides, epochs=1)
+    assert not list((project.workspace.results or Path()).rglob("*.pth"))
+    assert not list((project.workspace.results or Path()).rglob("fold_*"))
 
 
 def test_what_is_saved_is_the_average(make_project) -> None:
