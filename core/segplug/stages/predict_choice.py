@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from segplug.runtime.case_reading import read_labels
 from segplug.runtime.choice_codec import chosen_parts
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.postprocessing_file import has_steps, read_decision
+from segplug.runtime.prediction_engine import Engine
 from segplug.runtime.prediction_folder import FolderDescription, describe_folder
 from segplug.runtime.prediction_output import MANIFESTS, PredictionOutput, input_hashes
 from segplug.runtime.project import Project
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 STAGE = "predict with the choice"
 CASES_AT_ONCE = 8
 """Cases whose probabilities lie on the disk at the same time."""
-
-_DECISIVE = ("step_size", "mirroring", "precision")
 
 
 def predict_choice(
@@ -82,16 +81,8 @@ def predict_choice(
         raise UsageError(f"{source}: no such folder; expected one with images named CASE_0000.ext")
     if source.resolve() == target.resolve():
         raise UsageError(f"{target}: images and predictions cannot share a folder")
-    from segplug.runtime.trained_model import TrainedModel
-
-    models = [
-        TrainedModel(
-            project.kernel.registry, folder, choice.folds, allow_provider_change=settings.allow_provider_change
-        )
-        for folder in choice.members
-    ]
-    work = _Work(project, choice, models, settings, predictor, target, decision, postprocessor)
-    dataset = models[0].dataset
+    work = _Work(project, choice, settings, predictor, target, decision, postprocessor)
+    dataset = work.described.dataset
     cases, findings = scan_cases(source, dataset.file_ending, dataset.num_channels)
     failures = [str(f).removeprefix("error: ") for f in findings if f.is_error]
     if not cases and not failures:
@@ -129,31 +120,30 @@ class _Work:
         self,
         project: Project,
         choice: Choice,
-        models: Sequence[TrainedModel],
         settings: PredictionSettings,
         predictor: str,
         target: Path,
         decision: Mapping[str, Any],
         postprocessor: str,
     ) -> None:
-        self.described: FolderDescription = describe_folder(project.kernel, models[0].folder)
+        self.described: FolderDescription = describe_folder(project.kernel, choice.members[0])
         self.output = PredictionOutput(
             target, self.described.build_writer(project.kernel), self.described.dataset.file_ending
         )
         self.scratch = target / MANIFESTS / "members"
         self._project = project
-        self._models = models
-        self._settings = replace(settings, save_probabilities=len(models) > 1)
+        self._folds = choice.folds
+        self._settings = replace(settings, save_probabilities=len(choice.members) > 1)
+        engines = [
+            Engine(project, folder, folds=choice.folds, settings=self._settings, predictor=predictor)
+            for folder in choice.members
+        ]
+        self._models: list[TrainedModel] = [engine.model for engine in engines]
         self._predictor = predictor
         self._decision = decision
         self._postprocessor: Postprocessor = project.kernel.registry.build("postprocessors", postprocessor)
         self._reader = self.described.build_reader(project.kernel)
-        self._recipe = {
-            "choice": chosen_parts(choice),
-            "models": [model.identity for model in models],
-            "predictor": project.kernel.registry.resolve("predictors", predictor).qualified_name,
-            "settings": {name: value for name, value in asdict(settings).items() if name in _DECISIVE},
-        }
+        self._recipe = {"choice": chosen_parts(choice), "members": [engine.recipe for engine in engines]}
 
     def made_from(self, case: Case) -> dict[str, Any]:
         """What decides the result of a case."""
@@ -171,6 +161,7 @@ class _Work:
                     images,
                     member,
                     model,
+                    folds=self._folds,
                     settings=self._settings,
                     predictor=self._predictor,
                     continue_=True,
