@@ -13,10 +13,14 @@ import SimpleITK as sitk
 
 from segplug.errors import DataError, UsageError
 from segplug.model import Split, TrainedFold
+from segplug.protocols import PredictionSettings
 from segplug.runtime.checkpoint import read_checkpoint
+from segplug.runtime.choice_codec import read_choice
 from segplug.runtime.run_record import RunRecord, what_changed
 from segplug.runtime.splits import write_splits
+from segplug.stages.predict_choice import predict_choice
 from segplug.stages.run import Planning, Training, run
+from segplug.stages.select import select
 
 NAME = "Dataset501_Phantom"
 COMPACT = Planning(planner="compact")
@@ -56,6 +60,38 @@ def test_everything_is_made_once_and_kept_after(project, listener, short):
         "fold 1 (finished already, nothing to do)",
     ):
         assert words in told
+
+
+@pytest.mark.slow
+def test_it_ends_with_the_choice_and_predicts_with_it(project, short, tmp_path):
+    few = [{"train": [f"phantom_{n:03d}" for n in train], "val": [f"phantom_{n:03d}" for n in val]}
+           for train, val in (([0, 1], [2]), ([2, 3], [0]))]  # fmt: skip
+    raw = project.workspace.raw_folder(501)
+    project.workspace.preprocessed_folder(NAME).mkdir(parents=True)
+    project.workspace.splits_file(NAME).write_text(json.dumps(few))
+    with pytest.warns(UserWarning, match="cases are in no fold"):
+        done = run(project, 501, configurations=["2d", "3d_fullres"], planning=COMPACT, training=short)
+    selection = done.selection
+    assert [len(c.members) for c in selection.candidates] == [1, 1, 2]
+    assert list(project.workspace.results_folder(NAME).glob("*/fold_*/validation/*.npz"))
+    assert selection.choice == read_choice(project.workspace.choice_file(NAME))
+    with pytest.warns(UserWarning, match="cases are in no fold"):
+        again = run(project, 501, configurations=["2d", "3d_fullres"], planning=COMPACT, training=short)
+    assert all(f.kept for f in again.folds)
+    assert again.selection == selection
+
+    # probabilities that somebody removed to save space come back, and the same labels with them
+    for file in project.workspace.results_folder(NAME).glob("*/fold_*/validation/*.npz"):
+        file.unlink()
+    assert select(project, NAME, folds=[0, 1]).choice == selection.choice
+
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "new_0000.nii.gz").write_bytes((raw / "imagesTr" / "phantom_004_0000.nii.gz").read_bytes())
+    settings = PredictionSettings(device="cpu", mirroring=False)
+    predicted = predict_choice(project, images, tmp_path / "out", selection.choice, settings=settings)
+    assert predicted.predicted == ("new",)
+    assert (tmp_path / "out" / "new.nii.gz").is_file()
 
 
 @pytest.mark.slow

@@ -51,10 +51,13 @@ def run(
     workers: WorkersOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Verify, fingerprint, plan, preprocess and train every configuration and fold.
+    """Verify, fingerprint, plan, preprocess and train every configuration and fold, and find the best.
+
+    With all folds trained, it ends with what 'segplug select' does, and prints the command to predict with the choice.
 
     Call it again after an interruption, or with further data: what is finished and unchanged is kept, the rest is made.
     """
+    from segplug.cli.select import show_selection, tell_choice
     from segplug.stages.run import Planning, Training
     from segplug.stages.run import run as run_stage
 
@@ -86,5 +89,11 @@ def run(
         for f in done.folds
     ]
     show(["configuration", "fold", "mean Dice", "validation cases", "state"], rows, output)
+    if done.selection is not None and output is Format.TABLE:
+        show_selection(done.selection, output)
     for folder in dict.fromkeys(f.trained.model_folder for f in done.folds):
         say(f"model: {folder}")
+    if done.selection is not None:
+        tell_choice(done.selection, project.workspace)
+    else:
+        say(f"with every fold trained, 'segplug select {done.plan.dataset_name}' finds the best configuration")
