@@ -53,8 +53,8 @@ def jobs(memory_gb: float | None, flat: float | None) -> Asked:
 
     standard, *residual = OURS
     made = [("default", job(standard)), *(("residual", job(planner)) for planner in residual)]
-    made += [("memory", job(planner, gb)) for planner, gb in ((standard, 4), (standard, 24), (residual[1], 11.5))]
-    made += [("memory", job(standard, 0.1, name="small"))]
+    made += [("memory", job(standard, 4)), ("memory", job(residual[1], 11.5))]
+    made += [("memory", job(standard, 0.1 if memory_gb or flat else 40, name="other"))]
     made += [("spacing", job(planner, spacing=[flat or 1.2, 1.1, 1.6])) for planner in (standard, residual[0])]
     return [*made, ("spacing", job(standard, spacing=[flat or 1.0, 4.0, 0.9], name="turned"))]
 

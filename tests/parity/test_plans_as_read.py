@@ -161,6 +161,26 @@ def test_plans_edited_by_hand_and_old_plans(
             no_differences(f"{row}: settings, weight names and shapes that differ", 1, found)
 
 
+def test_plans_that_nnunetv2_wrote(
+    shared: Path, run_peer: Callable[..., Any], no_differences: Parity, tmp_path: Path
+) -> None:
+    from compare_plans import differences
+
+    files = sorted(shared.glob("reference/*/nnUNet*Plans.json"))
+    if not files:
+        pytest.skip(f"there are no plans of nnunetv2 in {shared / 'reference'}")
+    asked = {"splits": [], "moves": [], "plans": [json.loads(file.read_text()) for file in files]}
+    answers = run_peer("peer_plans_as_read.py", asked, raw=tmp_path, preprocessed=tmp_path / "theirs")["plans"]
+    for file, plans, theirs in zip(files, asked["plans"], answers, strict=True):
+        made = decode_plan(plans, file)
+        for name, configuration in made.configurations.items():
+            expected, ours = theirs[name], as_told(made, configuration)
+            for side in (ours, expected):
+                side["weights"] = list(side["weights"].items())
+            found = differences(json.loads(json.dumps(ours)), expected, f"{file.parent.name}, {name}: ")
+            no_differences("plans of nnunetv2 as read: settings, weight names and shapes that differ", 1, found)
+
+
 def test_broken_plans(answers: dict[str, Any], base: dict[str, Any], parity: Parity) -> None:
     first = len(edited_plans(base))
     for number, (plans, name) in enumerate(broken_plans(base).values()):
