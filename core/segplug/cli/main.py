@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -23,7 +24,7 @@ from segplug.errors import SegplugError, UsageError
 
 COMMANDS = {
     "quickstart": "The whole path on a bundled real sample, in minutes.",
-    "dataset": "Check a raw data set.",
+    "dataset": "Check, make and divide raw data sets.",
     "fingerprint": "Measure a data set: shapes, spacings, intensities.",
     "plan": "Decide networks, patch sizes and preprocessing.",
     "preprocess": "Crop, normalise and resample every case.",
@@ -35,6 +36,7 @@ COMMANDS = {
     "postprocess": "Decide on clean-up, and apply it.",
     "select": "Find the best model or pair of models by cross-validation.",
     "model": "Share trained models.",
+    "report": "One page about a data set and its models.",
     "run": "All of it, resumable.",
     "plugins": "What is installed, what is in force, and why something is not.",
 }
@@ -133,32 +135,47 @@ def root(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit code 0: fine, 1: failed, 2: wrong usage.
 
-    What a user can mend is told in one message; anything else is a bug of ours and keeps its traceback.
+    What a user can mend is told in one message, as is an interrupt (130); anything else is a bug of ours and keeps its
+    traceback.
     """
+    as_program = arguments is None
     arguments = sys.argv[1:] if arguments is None else arguments
     # threads that spin while they wait keep other processes from the cores: two trainings on the same cores then take
     # ten times as long. Read once, when torch loads OpenMP
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="segplug")
-    except SegplugError as error:
-        if "--debug" in arguments:
-            raise
-        typer.echo(f"{'usage error' if isinstance(error, UsageError) else 'error'}: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # typer catches the interrupt itself and says nothing
-            typer.echo("interrupted; what is finished is kept, call again to go on", err=True)
-        raise
     except BrokenPipeError:  # `segplug ... | head`
         sys.stderr.close()
         raise SystemExit(1) from None
-    except (OSError, MemoryError) as error:
-        text = _out_of_resources(error)
-        if "--debug" in arguments or text is None:
+    except BaseException as error:
+        told = _told(error)
+        if told is None or ("--debug" in arguments and not isinstance(error, SystemExit)):
             raise
-        typer.echo(f"error: {text}", err=True)
-        raise SystemExit(1) from None
+        text, code = told
+        typer.echo(text, err=True)
+        raise SystemExit(code) from None
+    finally:
+        if as_program:  # all is done; what libraries do at exit must not be interrupted into a traceback
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _told(error: BaseException) -> tuple[str, int] | None:
+    """What to tell of an error that is no bug, and the exit code."""
+    # typer turns an interrupt into an exit and says nothing
+    if _was_interrupted(error) or (isinstance(error, SystemExit) and error.code == INTERRUPTED):
+        return "interrupted; what is finished is kept, call again to go on", INTERRUPTED
+    if isinstance(error, SegplugError):
+        return f"{'usage error' if isinstance(error, UsageError) else 'error'}: {error}", error.exit_code
+    text = _out_of_resources(error) if isinstance(error, (OSError, MemoryError)) else None
+    return None if text is None else (f"error: {text}", 1)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether it all began with Ctrl-C: cleaning up after one may fail in a library that it caught half imported."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _out_of_resources(error: OSError | MemoryError) -> str | None:
