@@ -210,3 +210,23 @@ def test_the_command(folders, tmp_path):
     assert done.exit_code == 0, done.output
     assert "averaged 2 cases of 2 folders" in done.output
     assert (tmp_path / "out" / "phantom_003.nii.gz").is_file()
+
+
+def test_an_interrupted_run_goes_on(project, folders, tmp_path, monkeypatch):
+    from segplug.runtime.prediction_output import PredictionOutput
+
+    write, written = PredictionOutput.write, []
+
+    def interrupted(self, case, *arguments):
+        if written:
+            raise KeyboardInterrupt
+        written.append(case)
+        return write(self, case, *arguments)
+
+    monkeypatch.setattr(PredictionOutput, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ensemble_folders(project, folders, tmp_path / "out")
+    monkeypatch.undo()
+    done = ensemble_folders(project, folders, tmp_path / "out", continue_=True)
+    assert list(done.kept) == written
+    assert len(done.made) == 1

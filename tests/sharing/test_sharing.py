@@ -20,6 +20,9 @@ import pytest
 from typer.testing import CliRunner
 
 from segplug.errors import CheckpointError, DataError, UsageError
+from segplug.model import Choice
+from segplug.runtime.choice_codec import read_choice, write_choice
+from segplug.runtime.model_names import parse_model_name
 from segplug.stages.export_model import export_model
 from segplug.stages.import_model import import_model, inspect_archive, inspect_model
 
@@ -69,6 +72,36 @@ def test_label_maps_go_along_if_asked(project, elsewhere, tmp_path):
     found = files_of(elsewhere.workspace.results_folder(NAME))
     assert sum(name.endswith("phantom_000.nii.gz") for name in found) == 4
     assert not any(name.endswith(".pkl") for name in found)
+
+
+def choose(project, *models):
+    folder = project.workspace.results_folder(NAME)
+    decision = folder / models[0] / "crossval_results_folds_0_1" / "postprocessing.json"
+    if len(models) > 1:
+        decision = folder / "ensembles" / f"ensemble___{'___'.join(models)}___0_1" / "postprocessing.json"
+        decision.parent.mkdir(parents=True)
+        decision.write_text('{"postprocessing_fns": [], "postprocessing_kwargs": []}')
+    choice = Choice(NAME, tuple(folder / model for model in models), (0, 1), 0.8, 0.81, decision)
+    names = [parse_model_name(model) for model in models]
+    write_choice(project.workspace, choice, considered=names, ensembles=True, results={})
+    return choice
+
+
+@pytest.mark.parametrize("members", [MODELS[1:], MODELS])
+def test_the_choice_goes_along_with_its_members(project, elsewhere, tmp_path, members):
+    chosen = choose(project, *members)
+    import_model(elsewhere, export_model(project, NAME, tmp_path / "all.zip").file)
+    found = read_choice(elsewhere.workspace.choice_file(NAME))
+    assert [m.name for m in found.members] == members
+    assert (found.folds, found.mean_dice) == (chosen.folds, chosen.mean_dice)
+    assert found.postprocessing.is_relative_to(elsewhere.workspace.results)
+    text = elsewhere.workspace.instructions_file(NAME).read_text()
+    assert str(elsewhere.workspace.results) in text
+    assert str(project.workspace.results) not in text
+    part = export_model(project, NAME, tmp_path / "part.zip", configurations=["2d"])
+    assert part.description.choice == {}
+    with zipfile.ZipFile(part.file) as archive:
+        assert not [name for name in archive.namelist() if "ensemble" in name or "inference" in name]
 
 
 def test_a_part_of_it(project, tmp_path):

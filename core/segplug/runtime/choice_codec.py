@@ -42,8 +42,8 @@ def write_choice(
         "best_model_or_ensemble": {
             "result_on_crossval_pre_pp": choice.mean_dice,
             "result_on_crossval_post_pp": choice.postprocessed_dice,
-            "postprocessing_file": str(choice.postprocessing),
-            "some_plans_file": str(choice.postprocessing.with_name("plans.json")),
+            "postprocessing_file": str(choice.postprocessing.resolve()),
+            "some_plans_file": str(choice.postprocessing.resolve().with_name("plans.json")),
             "selected_model_or_models": [
                 {"configuration": m.configuration, "trainer": m.trainer, "plans_identifier": m.plans}
                 for m in map(parse_model_name, (folder.name for folder in choice.members))
@@ -111,16 +111,16 @@ def instructions(choice: Choice) -> str:
         outputs = [f"OUTPUT_{number}" for number, _ in enumerate(choice.members, start=1)]
     for folder, output in zip(choice.members, outputs, strict=True):
         keep = " --save-probabilities" if len(outputs) > 1 else ""
-        steps.append(f"segplug predict -i INPUT -o {output} -m {shlex.quote(str(folder))} {folds}{keep}")
+        steps.append(f"segplug predict -i INPUT -o {output} -m {shlex.quote(str(folder.resolve()))} {folds}{keep}")
     if len(outputs) > 1:
         steps.append(f"segplug ensemble {' '.join(f'-i {output}' for output in outputs)} -o OUTPUT")
     if has_steps(decision):
-        chosen = shlex.quote(str(choice.postprocessing))
+        chosen = shlex.quote(str(choice.postprocessing.resolve()))
         steps.append(f"segplug postprocess apply -i OUTPUT -o OUTPUT_POSTPROCESSED --decision {chosen}")
+    scores = f"{choice.mean_dice:.4f}, after postprocessing {choice.postprocessed_dice:.4f}"
     lines = [
         f"{choice.dataset}: {' and '.join(folder.name for folder in choice.members)}",
-        f"mean Dice of the cross-validation {choice.mean_dice:.4f}, "
-        f"after postprocessing {choice.postprocessed_dice:.4f}",
+        f"mean Dice of the cross-validation {scores}",
         "",
         "Predict with all of it in one go:",
         "",

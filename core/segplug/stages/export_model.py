@@ -153,7 +153,7 @@ def _shared_files(root: Path, models: dict[ModelName, list[int | str]], predicti
             return [f for f in files if f.is_file()]
         packed = {str(model): used for model, used in models.items()}
         if all(set(chosen.folds) <= set(packed.get(member.name, ())) for member in chosen.members):
-            files += [choice, choice.with_name("inference_instructions.txt"), chosen.postprocessing]
+            files += [choice, chosen.postprocessing]
     return [f for f in dict.fromkeys(files) if f.is_file()]
 
 

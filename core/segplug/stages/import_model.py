@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,8 +14,9 @@ from uuid import uuid4
 
 from segplug.errors import CheckpointError, DataError, UsageError
 from segplug.runtime.checkpoint import read_checkpoint
+from segplug.runtime.choice_codec import instructions, read_choice
 from segplug.runtime.download import download, is_url
-from segplug.runtime.files import PARTIAL, file_hash
+from segplug.runtime.files import PARTIAL, file_hash, write_text
 from segplug.runtime.model_archive import MANIFEST, ModelArchive
 from segplug.runtime.model_description import ModelsDescription, describe_files, describe_results
 from segplug.runtime.project import Project
@@ -163,6 +165,10 @@ def _install(project: Project, archive: ModelArchive, staging: Path, results: Pa
                     f"{model.name.configuration}"
                 )
     _move(staging / name, results / name)
+    choice = project.workspace.choice_file(name)
+    if described.choice and f"{name}/{choice.name}" in archive.names:
+        with suppress(DataError):  # a member or the decision is not there: reading the choice tells
+            write_text(project.workspace.instructions_file(name), instructions(read_choice(choice)))
     return ImportedModel(results / name, described, tuple(archive.left_out), manifest is not None)
 
 
