@@ -12,12 +12,12 @@ from segplug.errors import PluginError, UsageError
 from segplug.kernel import KINDS, Kernel
 
 
-def constant(lr: float, *, epoch: int, epochs: int, iteration: int, iterations: int, factor: float = 1.0) -> float:
+def steady(lr: float, *, epoch: int, epochs: int, iteration: int, iterations: int, factor: float = 1.0) -> float:
     return lr * factor
 
 
 def schedule(name: str, **options: Any) -> dict[str, list[Component[Any]]]:
-    return {"schedules": [Component(name, constant, "constant", **options)]}
+    return {"schedules": [Component(name, steady, "steady", **options)]}
 
 
 def test_a_built_in_is_found_by_name_alias_and_qualified_name(kernel_with: Callable[..., Kernel]) -> None:
@@ -30,9 +30,9 @@ def test_a_built_in_is_found_by_name_alias_and_qualified_name(kernel_with: Calla
 
 
 def test_a_new_name_needs_nothing(kernel_with: Callable[..., Kernel]) -> None:
-    registry = kernel_with(other=schedule("constant", aliases=("flat",))).registry
-    assert registry.find("schedules", "constant").qualified_name == "other:constant"
-    assert registry.find("schedules", "flat").qualified_name == "other:constant"
+    registry = kernel_with(other=schedule("steady", aliases=("flat",))).registry
+    assert registry.find("schedules", "steady").qualified_name == "other:steady"
+    assert registry.find("schedules", "flat").qualified_name == "other:steady"
     assert registry.problems() == []
     assert registry.replacements() == []
 
@@ -123,8 +123,8 @@ def test_a_pin_on_one_name_of_a_built_in_holds_for_all(kernel_with: Callable[...
 
 
 def test_a_pin_may_send_a_built_in_name_to_another(kernel_with: Callable[..., Kernel]) -> None:
-    registry = kernel_with(pins={"schedules.poly": "other:constant"}, other=schedule("constant")).registry
-    assert registry.find("schedules", "poly").qualified_name == "other:constant"
+    registry = kernel_with(pins={"schedules.poly": "other:steady"}, other=schedule("steady")).registry
+    assert registry.find("schedules", "poly").qualified_name == "other:steady"
 
 
 def test_a_pin_that_leads_nowhere_is_an_error_never_a_fallback(kernel_with: Callable[..., Kernel]) -> None:
@@ -152,14 +152,12 @@ def test_a_pin_of_wrong_form_is_a_usage_error(pins: dict[str, str]) -> None:
 
 def test_unknown_names_list_what_exists_and_the_nearest(kernel_with: Callable[..., Kernel]) -> None:
     registry = kernel_with().registry
-    with pytest.raises(PluginError, match=r"no component 'poli' .*Did you mean 'poly'\? There are: one_cycle, poly\."):
+    with pytest.raises(PluginError, match=r"no component 'poli' .*Did you mean 'poly'\? There are: .*, poly\."):
         registry.find("schedules", "poli")
     with pytest.raises(PluginError, match=r"Did you mean 'ZScoreNormalization'\?"):
         registry.find("normalizers", "ZscoreNormalisation")
     with pytest.raises(PluginError, match=r"Did you mean 'builtin:poly'\?"):
         registry.find("schedules", "buildin:poly")
-    with pytest.raises(PluginError, match="There are: none"):
-        registry.find("converters", "dicom")
     with pytest.raises(UsageError, match=r"no kind of component 'loss'. Did you mean 'losses'\?"):
         registry.find("loss", "dice_ce")
 
@@ -188,10 +186,10 @@ class Distance:
 
 
 def test_function_style_binds_options(kernel_with: Callable[..., Kernel]) -> None:
-    registry = kernel_with(other=schedule("constant")).registry
+    registry = kernel_with(other=schedule("steady")).registry
     place = {"epoch": 0, "epochs": 1, "iteration": 0, "iterations": 1}
-    assert registry.build("schedules", "constant") is constant
-    assert registry.build("schedules", ComponentRef("constant", {"factor": 3.0}))(2.0, **place) == 6.0
+    assert registry.build("schedules", "steady") is steady
+    assert registry.build("schedules", ComponentRef("steady", {"factor": 3.0}))(2.0, **place) == 6.0
 
 
 def test_object_style_gets_options_and_what_it_asks_for(kernel_with: Callable[..., Kernel]) -> None:
@@ -208,13 +206,13 @@ def test_object_style_gets_options_and_what_it_asks_for(kernel_with: Callable[..
         ("losses", ComponentRef("distance", {"gama": 1.0}), r"'gama'.*It takes: batch_dice, gamma"),
         ("losses", ComponentRef("distance", {"gamma": -1.0}), "gamma is negative"),
         ("losses", ComponentRef("distance", {"gamma": "x"}), "'<' not supported"),
-        ("schedules", ComponentRef("constant", {"faktor": 1}), r"other:constant.*'faktor'.*It takes: epoch, .*factor"),
+        ("schedules", ComponentRef("steady", {"faktor": 1}), r"other:steady.*'faktor'.*It takes: epoch, .*factor"),
     ],
 )
 def test_options_it_does_not_take(
     kernel_with: Callable[..., Kernel], kind: str, ref: ComponentRef, expected: str
 ) -> None:
-    components = {"losses": [Component("distance", Distance, "")], **schedule("constant")}
+    components = {"losses": [Component("distance", Distance, "")], **schedule("steady")}
     with pytest.raises(PluginError, match=expected):
         kernel_with(other=components).registry.build(kind, ref, **({"batch_dice": True} if kind == "losses" else {}))
 

@@ -391,7 +391,7 @@ def test_cases_preprocessed_for_another_plan_are_refused(make_project, tmp_path,
     assert not project.workspace.results.exists()
 
 
-def test_a_cascade_is_refused(make_project, tmp_path, prepared):
+def test_a_cascade_waits_for_the_stage_before(make_project, tmp_path, prepared):
     data = tmp_path / "data"
     shutil.copytree(prepared, data)
     file = data / "preprocessed" / NAME / f"{PLANS}.json"
@@ -399,7 +399,7 @@ def test_a_cascade_is_refused(make_project, tmp_path, prepared):
     plan["configurations"]["cascade"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_fullres"}
     file.write_text(json.dumps(plan))
     project = make_project(data=data)
-    with pytest.raises(UsageError, match="takes the predictions of 3d_fullres"):
+    with pytest.raises(DataError, match=r"has no predictions of 3d_fullres for .*segplug train .* 3d_fullres 0"):
         run(project, configuration="cascade")
     assert not project.workspace.results.exists()
 

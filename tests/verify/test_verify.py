@@ -17,10 +17,12 @@ from PIL import Image as PillowImage
 
 from segplug import Component, hookimpl
 from segplug.errors import DataError, PluginError
+from segplug.kernel import Kernel
 from segplug.protocols import Outcome
 from segplug.runtime.case_inspection import inspect_case
 from segplug.runtime.project import Project, open_project
 from segplug.runtime.raw_dataset import load_dataset
+from segplug.runtime.workspace import Workspace
 from segplug.stages.verify import Verification, verify
 from segplug_builtin.readers import read_simpleitk
 
@@ -427,8 +429,9 @@ def test_a_worker_that_dies_costs_its_case_alone(sample: Any) -> None:
         def segplug_executors(self) -> list[Component[Any]]:
             return [Component("fragile", Fragile, "x")]
 
-    with open_project(executor="fragile") as project:
-        project.kernel.register(Plugin(), "fragile")
+    kernel = Kernel()
+    kernel.register(Plugin(), "fragile")
+    with Project(Workspace(), kernel, executor="fragile") as project:
         finding = only(verify(project, sample.folder), "not checked")
     assert finding.case == "case_2"
     assert "out of memory" in finding.found

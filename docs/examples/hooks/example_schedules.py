@@ -1,20 +1,19 @@
-"""Cosine decay."""
+"""Linear decay."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from segplug import Component, hookimpl
 from segplug.protocols import Schedule
 
 
-def cosine(lr: float, *, epoch: int, epochs: int, iteration: int, iterations: int) -> float:
-    """From `lr` to 0 along half a cosine, iteration by iteration."""
+def linear(lr: float, *, epoch: int, epochs: int, iteration: int, iterations: int) -> float:
+    """From `lr` to 0 along a line, iteration by iteration."""
     done = (epoch + iteration / iterations) / epochs
-    return lr * 0.5 * (1 + math.cos(math.pi * done))
+    return lr * (1 - done)
 
 
 @hookimpl
 def segplug_schedules() -> Iterator[Component[Schedule]]:
-    yield Component("cosine", f"{__name__}:cosine", "half a cosine")
+    yield Component("linear", f"{__name__}:linear", "from the first learning rate to 0 along a line")
