@@ -5,9 +5,12 @@
 LABEL: whose largest component is kept. OUT gets member_0, member_1, ..., ensemble and result.
 """
 
+import multiprocessing
 import sys
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 
 
 def main() -> None:
@@ -18,6 +21,9 @@ def main() -> None:
         apply_postprocessing_to_folder,
         remove_all_but_largest_component_from_segmentation,
     )
+
+    # its pools start a Python for each call: threads do the same work
+    multiprocessing.get_context = lambda method=None: SimpleNamespace(Pool=ThreadPool)
 
     class SinglePrecision:
         half = torch.float32

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from segplug.errors import UsageError
+from segplug.stages.ensemble import ensemble_folders
+from segplug.stages.postprocess import apply_postprocessing
 from segplug.stages.select import select
 
 pytestmark = pytest.mark.parity
@@ -60,6 +63,7 @@ def test_find_best(kind, islands, seed, project, made_up, peer, parity, tmp_path
     for part in ("preprocessed", "results"):
         shutil.copytree(tmp_path / part, theirs / part)
     run_peer(peer, theirs, ",".join(map(str, FOLDS)), *configurations)
+    compare_averages(project, configurations, tmp_path / "averaged", theirs / "results" / "averaged", parity)
     selection = select(project, NAME, folds=FOLDS)
 
     ours = project.workspace.results_folder(NAME)
@@ -104,13 +108,78 @@ def test_find_best(kind, islands, seed, project, made_up, peer, parity, tmp_path
     parity("summary after postprocessing", 1, difference(*summaries), 0, section=SECTION)
 
 
+def compare_averages(project, configurations, ours: Path, theirs: Path, parity) -> None:
+    models = [project.workspace.model_folder(NAME, "nnUNetTrainer", "nnUNetPlans", c) for c in configurations]
+    beside = {"dataset_json": models[0] / "dataset.json", "plans": models[0] / "plans.json"}
+    folders = [model / "fold_0" / "validation" for model in models]
+    made = ensemble_folders(project, folders, ours, save_probabilities=True, **beside).made
+    voxels, values = [], []
+    for case in made:
+        labels = [sitk.GetArrayFromImage(sitk.ReadImage(str(f / f"{case}.nii.gz"))) for f in (ours, theirs)]
+        means = [np.load(f / f"{case}.npz")["probabilities"] for f in (ours, theirs)]
+        voxels.append(float(np.mean(labels[0] != labels[1])))
+        values.append(float(np.abs(means[0] - means[1]).max()))
+    parity("ensemble of two or three: voxels that differ", len(made), max(voxels), 0, section=SECTION)
+    parity("ensemble of two or three: probabilities", len(made), max(values), 0, section=SECTION)
+
+
 def run_peer(peer: Path, root: Path, *arguments: str) -> None:
+    done = call_peer(peer, root, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def call_peer(peer: Path, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     roots = {f"nnUNet_{part}": str(root / part) for part in ("raw", "preprocessed", "results")}
-    done = subprocess.run(
+    return subprocess.run(
         [peer, Path(__file__).with_name("peer_find_best.py"), NAME, "nnUNetPlans", *arguments],
         env={**os.environ, **roots},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
+
+
+def test_a_class_that_nobody_has(project, made_up, peer, tmp_path):
+    """nnunetv2 fails, as a maximum of NaN equals nothing; segplug takes the first."""
+    made_up("labels", cases=4, islands=0.0)
+    for file in [*project.workspace.reference_folder(NAME).glob("*.nii.gz"), *(tmp_path / "results").rglob("*.nii.gz")]:
+        image = sitk.ReadImage(str(file))
+        array = sitk.GetArrayFromImage(image)
+        array[array == 3] = 0
+        changed = sitk.GetImageFromArray(array)
+        changed.CopyInformation(image)
+        sitk.WriteImage(changed, str(file))
+    for file in (tmp_path / "results").rglob("*.npz"):
+        probabilities = np.load(file)["probabilities"]
+        probabilities[3] = 0
+        np.savez(file, probabilities=probabilities)
+    theirs = tmp_path / "theirs"
+    for part in ("preprocessed", "results"):
+        shutil.copytree(tmp_path / part, theirs / part)
+    done = call_peer(peer, theirs, "0,1", "2d", "3d_fullres")
+    assert done.returncode != 0
+    assert "IndexError: list index out of range" in done.stderr
+    selection = select(project, NAME, folds=FOLDS)
+    assert np.isnan(selection.choice.mean_dice)
+    assert selection.best is selection.candidates[0]
+
+
+def test_a_decision_that_runs_code(project, made_up, peer, tmp_path):
+    """nnunetv2 unpickles postprocessing.pkl, whatever is in it; segplug refuses the file."""
+    model = made_up("single", cases=3)[0]
+    predictions = model / "fold_0" / "validation"
+    for name in ("plans.json", "dataset.json"):
+        shutil.copy(model / name, predictions)
+    touched, decision = tmp_path / "touched", tmp_path / "postprocessing.pkl"
+    decision.write_bytes(f"cos\nmkdir\n(S'{touched}'\ntR.".encode())
+    program = (
+        "from nnunetv2.postprocessing.remove_connected_components import entry_point_apply_postprocessing as m; m()"
+    )
+    arguments = ["-i", predictions, "-o", tmp_path / "out", "-pp_pkl_file", decision, "-np", "1"]
+    roots = {f"nnUNet_{part}": str(tmp_path) for part in ("raw", "preprocessed", "results")}
+    subprocess.run([peer, "-c", program, *arguments], env={**os.environ, **roots}, capture_output=True, timeout=300)
+    assert touched.is_dir()
+    touched.rmdir()
+    with pytest.raises(UsageError, match="a pickle can run code"):
+        apply_postprocessing(project, predictions, tmp_path / "clean", decision)
+    assert not touched.exists()
