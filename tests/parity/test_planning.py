@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,12 @@ Rows = tuple[Parity, Parity]
 Asked = list[tuple[str, dict[str, Any]]]
 
 
-def jobs(memory_gb: float | None, flat: float | None) -> Asked:
+def jobs(memory_gb: float | None, flat: float | None, *, another: float) -> Asked:
     """Row of the table and what to plan.
 
     Args:
         memory_gb: for all that name no other.
+        another: one that matters for images of this size.
         flat: for images of one slice its thickness, which a target spacing must keep.
     """
 
@@ -54,7 +56,7 @@ def jobs(memory_gb: float | None, flat: float | None) -> Asked:
     standard, *residual = OURS
     made = [("default", job(standard)), *(("residual", job(planner)) for planner in residual)]
     made += [("memory", job(standard, 4)), ("memory", job(residual[1], 11.5))]
-    made += [("memory", job(standard, 0.1 if memory_gb or flat else 40, name="other"))]
+    made += [("memory", job(standard, another, name="other"))]
     made += [("spacing", job(planner, spacing=[flat or 1.2, 1.1, 1.6])) for planner in (standard, residual[0])]
     return [*made, ("spacing", job(standard, spacing=[flat or 1.0, 4.0, 0.9], name="turned"))]
 
@@ -78,7 +80,7 @@ def phantoms(run_peer: RunPeer, tmp_path_factory: pytest.TempPathFactory) -> tup
         if __import__("os").environ.get("ONLY", kind) != kind:
             continue
         made.write(folder / "raw" / dataset_of(number))
-        asked[dataset_of(number)] = [job for _, job in jobs(made.memory_gb, thickness(kind))]
+        asked[dataset_of(number)] = [job for _, job in jobs(made.memory_gb, thickness(kind), another=0.1)]
     job = {"draws": DRAWS, "datasets": asked}
     return folder, run_peer("peer_planning.py", job, raw=folder / "raw", preprocessed=folder / "theirs")
 
@@ -94,16 +96,33 @@ def test_phantoms(
     folder, answers = phantoms
     monkeypatch.setattr(fingerprint_module, "TOTAL_DRAWS", DRAWS)
     name = dataset_of(list(KINDS).index(kind))
-    compare(folder / "raw", name, jobs(KINDS[kind].memory_gb, thickness(kind)), answers[name], tmp_path, rows)
+    compare(
+        folder / "raw", name, jobs(KINDS[kind].memory_gb, thickness(kind), another=0.1), answers[name], tmp_path, rows
+    )
 
 
 def test_real_data(real_dataset: str, shared: Path, run_peer: RunPeer, tmp_path: Path, rows: Rows) -> None:
     raw = shared / "datasets"
     description = json.loads((raw / real_dataset / "dataset.json").read_text())
-    asked = jobs(None, 999.0 if description["file_ending"] in {".png", ".bmp"} else None)
+    asked = jobs(None, 999.0 if description["file_ending"] in {".png", ".bmp"} else None, another=40)
     job = {"draws": None, "datasets": {real_dataset: [each for _, each in asked]}}
     answers = run_peer("peer_planning.py", job, raw=raw, preprocessed=tmp_path / "theirs")
     compare(raw, real_dataset, asked, answers[real_dataset], tmp_path, rows)
+
+
+def test_made_up_fingerprints(peer: Path, no_differences: Parity, tmp_path: Path) -> None:
+    """The frozen sample of the planning tests, planned by nnunetv2 once more."""
+    from compare_plans import plan_case
+    from made_up_datasets import RANDOM_SEEDS, chosen_cases, digest, random_case
+
+    script = Path(__file__).parents[1] / "planning" / "peer_plans.py"
+    done = subprocess.run([str(peer), str(script), str(tmp_path / "plans.json")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    theirs = json.loads((tmp_path / "plans.json").read_text())
+    cases = [*chosen_cases(), *(random_case(seed) for seed in RANDOM_SEEDS)]
+    assert list(theirs) == [case["name"] for case in cases]
+    differing = [case["name"] for case in cases if digest(plan_case(case)) != theirs[case["name"]]]
+    no_differences("plans for made-up fingerprints of every kind: plans that differ", len(cases), differing)
 
 
 def compare(raw: Path, name: str, asked: Asked, answer: Any, folder: Path, rows: Rows) -> None:
