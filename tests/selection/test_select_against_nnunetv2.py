@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from segplug.errors import UsageError
+from segplug.runtime.choice_codec import read_choice
 from segplug.stages.ensemble import ensemble_folders
 from segplug.stages.postprocess import apply_postprocessing
 from segplug.stages.select import select
@@ -98,6 +99,10 @@ def test_find_best(kind, islands, seed, project, made_up, peer, parity, tmp_path
     parity("find-best choice (models that differ)", 1, float(not same), 0, section=SECTION)
     scores = [[b["result_on_crossval_pre_pp"], b["result_on_crossval_post_pp"]] for b in (best, best_of_peer)]
     parity("find-best Dice before and after postprocessing", 1, difference(*scores), 0, section=SECTION)
+
+    read_here = read_choice(theirs / "inference_information.json")  # nnunetv2's, with its postprocessing.pkl
+    assert [member.name for member in read_here.members] == [member.name for member in selection.choice.members]
+    assert read_here.postprocessing == theirs / selection.best.folder.relative_to(ours) / "postprocessing.json"
 
     folder = selection.best.folder.relative_to(ours)
     decisions = read(ours / folder / "postprocessing.json"), read(theirs / folder / "postprocessing.json")
