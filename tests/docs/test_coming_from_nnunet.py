@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.main import get_command
 
+from segplug_builtin.trainers.nnunet import NNUNetTrainer
 from segplug_builtin.trainers.nnunet_classes import CLASSES, in_words
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "coming-from-nnunet.md").read_text(encoding="utf-8")
@@ -74,3 +76,9 @@ def test_every_command_argument_and_class_of_nnunetv2_is_on_the_page(peer: Path,
     assert len(theirs["commands"]) == 21
     what = "commands, their arguments and trainer classes that the page for nnU-Net's users has"
     parity(what, len(theirs["commands"]) + count + len(theirs["classes"]), len(missing), 0, section="Networks")
+
+
+def test_the_page_of_training_options_has_every_setting() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    first = {name for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert first == {field.name for field in fields(NNUNetTrainer)}
