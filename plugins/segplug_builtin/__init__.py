@@ -193,6 +193,15 @@ def segplug_executors() -> Iterable[Component[Any]]:
     yield Component("local", f"{HERE}.executors:LocalExecutor", "this process, or processes of this machine")
 
 
+@hookimpl
+def segplug_converters() -> Iterable[Component[Any]]:
+    at = f"{HERE}.converters"
+    yield Component("msd", f"{at}.msd:convert_msd", "Medical Segmentation Decathlon: channels in 4D files")
+    yield Component("nnunet-v1", f"{at}.nnunet_v1:convert_nnunet_v1", "nnU-Net v1")
+    yield Component("folder", f"{at}.folder:convert_folder", "a folder of images and masks, found by patterns")
+    yield Component("bids", f"{at}.bids:convert_bids", "BIDS, with segmentations under derivatives")
+
+
 @hookimpl(trylast=True)
 def segplug_choose_normalizer(channel_name: str) -> str:
     """nnU-Net's rule by channel name; names it does not know are normalised per image."""

@@ -30,7 +30,14 @@ from segplug.model import (
     LabelSet,
     Prediction,
 )
-from segplug.protocols import AugmentationContext, Batch, Comparison, PredictionSettings, PreprocessedCase
+from segplug.protocols import (
+    AugmentationContext,
+    Batch,
+    Comparison,
+    PredictionSettings,
+    PreprocessedCase,
+    recognises,
+)
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples" / "hooks"
 LABELS = LabelSet({"background": 0, "liver": 1, "tumour": 2})
@@ -145,9 +152,9 @@ def test_hook_optimizers(build: Callable[..., Any]) -> None:
 
 
 def test_hook_schedules(build: Callable[..., Any]) -> None:
-    schedule = build("cosine")
+    schedule = build("linear")
     values = [schedule(1.0, epoch=e, epochs=2, iteration=i, iterations=2) for e in range(2) for i in range(2)]
-    assert values == pytest.approx([(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])
+    assert values == pytest.approx([1, 0.75, 0.5, 0.25])
 
 
 def test_hook_splitters(build: Callable[..., Any]) -> None:
@@ -252,16 +259,21 @@ def test_hook_executors(build: Callable[..., Any]) -> None:
 
 
 def test_hook_converters(build: Callable[..., Any], tmp_path: Path) -> None:
-    for folder in ("images", "masks"):
+    for folder in ("scans", "masks"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.nii.gz").write_text(folder)
-    target = build("folders", {"channel": "CT"})(tmp_path, tmp_path / "Dataset999_X")
-    assert (target / "imagesTr" / "a_0000.nii.gz").read_text() == "images"
-    assert (target / "labelsTr" / "a.nii.gz").read_text() == "masks"
-    assert json.loads((target / "dataset.json").read_text())["channel_names"] == {"0": "CT"}
+    converter = build("scans")
+    assert recognises(converter, tmp_path) == "folders named scans and masks"
+    assert recognises(converter, tmp_path / "scans") == ""
+    conversion = build("scans", {"channel": "CT"})(tmp_path)
+    assert [(f.sources[0].parent.name, f.targets) for f in conversion.files] == [
+        ("scans", ("imagesTr/a_0000.nii.gz",)),
+        ("masks", ("labelsTr/a.nii.gz",)),
+    ]
+    assert conversion.description["channel_names"] == {"0": "CT"}
     (tmp_path / "masks" / "a.nii.gz").unlink()
     with pytest.raises(DataError, match="has no mask"):
-        build("folders")(tmp_path, tmp_path / "Dataset998_X")
+        build("scans")(tmp_path)
 
 
 # --- choices -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Frozen dataclasses that flow through the house. Light: NumPy is the heaviest import."""
 
 from segplug.model.component_ref import ComponentRef as ComponentRef
+from segplug.model.conversion import Conversion as Conversion
+from segplug.model.conversion import ConvertedFile as ConvertedFile
 from segplug.model.dataset import Case as Case
 from segplug.model.dataset import DatasetDescription as DatasetDescription
 from segplug.model.dataset import RawDataset as RawDataset

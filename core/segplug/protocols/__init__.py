@@ -9,6 +9,8 @@ from segplug.protocols.augmentation import AugmentationContext as AugmentationCo
 from segplug.protocols.augmentation import Batch as Batch
 from segplug.protocols.augmentation import Parameters as Parameters
 from segplug.protocols.converter import Converter as Converter
+from segplug.protocols.converter import recognised_by as recognised_by
+from segplug.protocols.converter import recognises as recognises
 from segplug.protocols.executor import Executor as Executor
 from segplug.protocols.executor import Outcome as Outcome
 from segplug.protocols.loss import Loss as Loss

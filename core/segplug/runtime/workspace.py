@@ -61,6 +61,10 @@ class Workspace:
             return Path(str(dataset)).resolve()
         return self._root("raw") / self.dataset_name(dataset)
 
+    def new_raw_folder(self, name: str) -> Path:
+        """Where a raw data set of this name is to be made."""
+        return self._root("raw") / name
+
     def preprocessed_folder(self, dataset: str) -> Path:
         return self._root("preprocessed") / dataset
 

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from segplug import Component, hookimpl
 from segplug.errors import DataError
-from segplug.protocols import Converter
+from segplug.model import Conversion, ConvertedFile
+from segplug.protocols import Converter, recognised_by
 
 
-def from_folders(source: Path, target: Path, *, channel: str = "MRI", ending: str = ".nii.gz") -> Path:
-    """Take `source/images/NAME` and `source/masks/NAME` as image and label map of a case."""
-    images = sorted((source / "images").glob(f"*{ending}"))
+def has_scans_and_masks(source: Path) -> str:
+    there = (source / "scans").is_dir() and (source / "masks").is_dir()
+    return "folders named scans and masks" if there else ""
+
+
+@recognised_by(has_scans_and_masks)
+def from_scans(source: Path, *, channel: str = "MRI", ending: str = ".nii.gz") -> Conversion:
+    """Take `source/scans/NAME` and `source/masks/NAME` as image and label map of a case."""
+    images = sorted((source / "scans").glob(f"*{ending}"))
+    files = []
     for image in images:
         mask, case = source / "masks" / image.name, image.name.removesuffix(ending)
         if not mask.exists():
-            raise DataError(f"{image}: has no mask; expected {mask}")
-        for file, folder, name in ((image, "imagesTr", f"{case}_0000{ending}"), (mask, "labelsTr", image.name)):
-            (target / folder).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target / folder / name)
+            raise DataError(f"case {case}: {image}: has no mask; expected {mask}. Add the mask")
+        files.append(ConvertedFile(case, (image,), (f"imagesTr/{case}_0000{ending}",)))
+        files.append(ConvertedFile(case, (mask,), (f"labelsTr/{case}{ending}",)))
     description = {
         "channel_names": {"0": channel},
         "labels": {"background": 0, "foreground": 1},
         "numTraining": len(images),
         "file_ending": ending,
     }
-    (target / "dataset.json").write_text(json.dumps(description, indent=4))
-    return target
+    return Conversion(description, tuple(files))
 
 
 @hookimpl
 def segplug_converters() -> Iterator[Component[Converter]]:
-    yield Component("folders", f"{__name__}:from_folders", "a folder of images and one of masks")
+    yield Component("scans", f"{__name__}:from_scans", "a folder of scans and one of masks")

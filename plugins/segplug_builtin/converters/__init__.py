@@ -1,0 +1,1 @@
+"""Built-in converters: other layouts of data sets to nnU-Net's."""
