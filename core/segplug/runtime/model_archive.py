@@ -69,7 +69,7 @@ class ModelArchive:
             raise UsageError(f"{self.path}: no such file; expected a zip of a model")
         try:
             self._zip = zipfile.ZipFile(self.path)
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise DataError(f"{self.path}: not a zip: {error}. Copy or download it again") from None
         try:
             self._look(self._zip.infolist())
@@ -111,7 +111,11 @@ class ModelArchive:
     @contextmanager
     def _opened(self, name: str) -> Iterator[Any]:
         try:
-            with self._zip.open(self._entries[name]) as source:
+            try:
+                opened = self._zip.open(self._entries[name])
+            except OSError as error:  # the entry's place is outside the file
+                raise zipfile.BadZipFile(str(error)) from None
+            with opened as source:
                 yield source
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
             raise DataError(f"{self.path}: {name}: damaged: {error}. Copy or download it again") from None
