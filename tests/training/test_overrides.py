@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +27,8 @@ class Settings:
     mode: Literal["fast", "slow"] = "fast"
     size: tuple[int, ...] = (1, 2)
     span: tuple[float, float] = (0.0, 1.0)
+    parts: tuple[str, ...] = ()
+    factors: Mapping[str, float] = field(default_factory=dict)
     loss: ComponentRef = field(default=ComponentRef("dice_ce", {"smooth": 1.0}))
 
 
@@ -48,6 +51,10 @@ class Settings:
         ("mode=slow", "mode", "slow"),
         ("size=[3, 4, 5]", "size", (3, 4, 5)),
         ("span=[1, 2]", "span", (1.0, 2.0)),
+        ("parts=a.b, c", "parts", ("a.b", "c")),
+        ('parts=["a"]', "parts", ("a",)),
+        ("factors.a.b=0.5", "factors", {"a.b": 0.5}),
+        ('factors={"a": 1}', "factors", {"a": 1}),
         ("loss=focal", "loss", ComponentRef("focal")),
         ("loss=dice_ce", "loss", ComponentRef("dice_ce", {"smooth": 1.0})),
         ("loss.gamma=2", "loss", ComponentRef("dice_ce", {"smooth": 1.0, "gamma": 2})),
