@@ -15,6 +15,7 @@ from segplug.stages import fingerprint as fingerprint_module
 from segplug.stages.fingerprint import fingerprint
 from segplug.stages.move_plans import move_plans
 from segplug.stages.plan import plan
+from segplug.stages.preprocess import preprocess
 from segplug.testing import Phantom, write_phantom_dataset
 
 TARGET = "Dataset502_Other"
@@ -56,6 +57,12 @@ def test_another_name_is_that_of_the_folders_too(project: Project, source: str) 
     made = move_plans(project, source, TARGET, plans_name="Theirs").configurations
     assert made["3d_fullres"].data_identifier == "Theirs_3d_fullres"
     assert made["mine"].data_identifier == "Theirs_elsewhere"
+
+
+def test_moved_plans_can_be_preprocessed_with(project: Project, source: str) -> None:
+    move_plans(project, source, TARGET, plans_name="Theirs")
+    preprocess(project, TARGET, configurations=["3d_fullres"], plans_name="Theirs")
+    assert project.workspace.store_folder(TARGET, "Theirs_3d_fullres").is_dir()
 
 
 def test_images_of_other_channels_are_refused(project: Project, source: str) -> None:

@@ -48,7 +48,8 @@ def move_plans(
     workspace = project.workspace
     raw = load_dataset(workspace.raw_folder(target))
     source_name = workspace.dataset_name(source)
-    old_name = find_plan(workspace, source_name, from_plans).plans_name
+    found = find_plan(workspace, source_name, from_plans)
+    old_name = from_plans or found.plans_name
     name = plans_name or old_name
     file, source_file = workspace.plans_file(raw.name, name), workspace.plans_file(source_name, old_name)
     registry = project.kernel.registry
