@@ -21,19 +21,30 @@ Make = Callable[..., Path]
 REGIONS = (("background", 0), ("whole", (1, 2)), ("core", 2))
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"folds": (0, 1), "mirror_axes": (0, 2), "transpose": (1, 2, 0), "patch_size": (16, 24, 16)},
-        {"spacing": (1.5, 1.0, 0.7), "labels": REGIONS, "regions_class_order": (1, 2)},
-        {"patch_size": (16, 24), "mirror_axes": (0, 1), "spacing": (1.0, 0.8, 1.3)},
-        {"spacing": (5.0, 1.0, 1.0), "channels": 2},
-    ],
-    ids=["folds, mirroring, transposed", "regions, resampled", "2d", "anisotropic, two channels"],
-)
+KINDS: dict[str, dict[str, Any]] = {
+    "two folds, mirroring, transposed": {
+        "folds": (0, 1),
+        "mirror_axes": (0, 2),
+        "transpose": (1, 2, 0),
+        "patch_size": (16, 24, 16),
+    },
+    "regions, resampled": {"spacing": (1.5, 1.0, 0.7), "labels": REGIONS, "regions_class_order": (1, 2)},
+    "2d, resampled": {"patch_size": (16, 24), "mirror_axes": (0, 1), "spacing": (1.0, 0.8, 1.3)},
+    "anisotropic, two channels": {"spacing": (5.0, 1.0, 1.0), "channels": 2},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_same_predictions(
-    project: Project, make_model: Make, make_image: Make, peer: Path, tmp_path: Path, changes: dict[str, Any]
+    project: Project,
+    make_model: Make,
+    make_image: Make,
+    peer: Path,
+    parity: Callable[..., None],
+    tmp_path: Path,
+    kind: str,
 ) -> None:
+    changes = KINDS[kind]
     model = make_model(**changes)
     for number, shape in enumerate([(7, 25, 30), (9, 21, 18)]):
         for channel in range(changes.get("channels", 1)):
@@ -54,7 +65,10 @@ def test_the_same_predictions(
     for number in range(2):
         ours, theirs = (tmp_path / who / f"case_{number}.nii.gz" for who in ("ours", "theirs"))
         arrays = [sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (ours, theirs)]
-        assert np.mean(arrays[0] == arrays[1]) >= 0.9999
+        what = f"random weights, {kind}, nnunetv2's sums made float32"
+        unlike = float(np.mean(arrays[0] != arrays[1]))
+        parity(f"{what}: share of voxels with another label", 1, unlike, 1e-4, section="Prediction")
         chances = [np.load(p.with_name(f"case_{number}.npz"))["probabilities"] for p in (ours, theirs)]
         assert chances[0].dtype == chances[1].dtype
-        np.testing.assert_allclose(*chances, rtol=0, atol=1e-4)
+        most = float(np.abs(chances[0] - chances[1]).max())
+        parity(f"{what}: probabilities", 1, most, 1e-4, section="Prediction")
