@@ -198,7 +198,7 @@ class TestRefusals:
 
     @pytest.mark.usefixtures("stranger")
     def test_a_plan_that_cannot_be(self, project: Project, measured: str) -> None:
-        with pytest.raises(PluginError, match="1 normalizers for 2 channels; previous_stage of 2d is '3d_lowest'"):
+        with pytest.raises(PluginError, match="1 normalizer for 2 channels; previous_stage of 2d is '3d_lowest'"):
             plan(project, measured, planner="contradictory")
 
 

@@ -20,6 +20,7 @@ from segplug.model import ComponentRef, Configuration, Plan
 from segplug.runtime.files import read_json, write_json
 from segplug.runtime.fingerprint_codec import CHANNELS, OLD_CHANNELS, decode_channels, encode_channels
 from segplug.runtime.old_plans import convert, is_old
+from segplug.runtime.plan_checks import check_plan
 
 EXTENSION = "segplug"
 EVERY = "*"
@@ -81,14 +82,14 @@ def decode_plan(raw: Entry, source: Path) -> Plan:
     """Turn the content of the plans file `source` into a `Plan`; inheritance is resolved, old plans are converted.
 
     Raises:
-        DataError: an entry is missing or of another form, a configuration inherits from one that is not there or from
-            itself. The message names file, configuration and entry.
+        DataError: an entry is missing or of another form (see `check_plan`), a configuration inherits from one that is
+            not there or from itself. The message names file, configuration and entry.
     """
     try:
         entries: Mapping[str, Entry] = raw["configurations"]
         ours: Entry = raw.get(EXTENSION, {})
         options: Entry = ours.get("options", {})
-        return Plan(
+        plan = Plan(
             dataset_name=raw["dataset_name"],
             plans_name=raw["plans_name"],
             original_median_spacing=tuple(raw["original_median_spacing_after_transp"]),
@@ -109,6 +110,8 @@ def decode_plan(raw: Entry, source: Path) -> Plan:
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{source}: not a plans file: {_told(error)}. Mend it by hand or plan again") from None
+    check_plan(plan, source)
+    return plan
 
 
 def encode_plan(plan: Plan) -> dict[str, Any]:
