@@ -118,6 +118,26 @@ def test_an_archive_that_ends_too_soon(tmp_path):
         list(file.pieces())
 
 
+def test_whatever_bytes_are_wrong_it_is_told_or_harmless(tmp_path):
+    import random
+
+    whole = tmp_path / "whole.npz"
+    write_probabilities(whole, np.random.default_rng(0).random((3, 4, 5, 6)).astype(np.float32))
+    draw, refused = random.Random(1), 0
+    for _ in range(600):
+        damaged = bytearray(whole.read_bytes())
+        for _ in range(draw.choice((1, 2, 5))):
+            # where the headers are, or anywhere
+            place = draw.choice((draw.randrange(200), draw.randrange(len(damaged)), -1 - draw.randrange(120)))
+            damaged[place] = draw.randrange(256)
+        (tmp_path / "a.npz").write_bytes(damaged)
+        try:
+            average_to_labels([tmp_path / "a.npz"], LABELS, expected=(4, 5, 6))
+        except DataError:
+            refused += 1
+    assert refused > 200
+
+
 def test_wrong_shapes_and_channels(tmp_path):
     file = tmp_path / "a.npz"
     np.savez(file, probabilities=np.zeros((2, 2, 2, 2), np.float32))

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from segplug.runtime.files import replacing
 KEY = "probabilities"
 _MEMBER = f"{KEY}.npy"
 _BYTES_AT_ONCE = 1 << 24
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError, RuntimeError, TokenError)
+"""What zipfile and NumPy raise where bytes of a file are wrong."""
 
 
 def scratch_array(shape: Sequence[int], folder: Path | None = None) -> NDArray[np.float32]:
@@ -84,7 +87,7 @@ class ProbabilityFile:
             version = np.lib.format.read_magic(self._member)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, self._backwards, self.dtype = read(self._member)
-            if len(self.shape) != 4 or self.dtype.kind != "f":
+            if len(self.shape) != 4 or min(self.shape) < 1 or self.dtype.kind != "f":
                 raise DataError(
                     f"{self.path}: an array {self.shape} of {self.dtype}; expected probabilities (classes, z, y, x)"
                 )
@@ -137,7 +140,7 @@ class ProbabilityFile:
             raise DataError(
                 f"{self.path}: holds no {KEY!r}; expected probabilities as prediction writes them"
             ) from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+        except _DAMAGE as error:
             raise DataError(f"{self.path}: cannot be read: {error}. Predict this case again") from None
 
 
