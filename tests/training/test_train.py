@@ -122,7 +122,7 @@ def test_events_and_log_tell_the_same(trained):
     assert latest == [1, 2, 3]
     assert listener.written[-1] == ("checkpoint_final.pth", EPOCHS)
     assert ("train", f"{NAME} 3d_fullres fold 0", EPOCHS) in listener.subjects
-    assert ("train", "epoch 2", 3, 3) in listener.progress
+    assert ("train", "epoch 3", 3, 3) in listener.progress
     assert [path for _, path in listener.predicted] == sorted(fold.validation_folder.glob("*.nii.gz"))
     logging = torch.load(fold.checkpoint("final"), weights_only=True)["logging"]
     assert logging["train_losses"] == [report.train_loss for report in reports]
