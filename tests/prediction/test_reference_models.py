@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +41,22 @@ def predict(project: Project, shared: Path, name: str, tmp_path: Path, precision
 
 
 @pytest.mark.slow
+@pytest.mark.parity
 @pytest.mark.parametrize("name", MODELS)
-def test_single_precision(project: Project, shared: Path, tmp_path: Path, name: str) -> None:
+def test_single_precision(
+    project: Project, shared: Path, parity: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    """What nnunetv2 predicted, as it is, was kept with the models."""
     agreement = predict(project, shared, name, tmp_path, "fp32")
-    assert min(agreement.values()) >= 0.9999, agreement
+    what = f"Hippocampus, {name}, trained by nnunetv2, which predicted as it is"
+    unlike = 1 - min(agreement.values())
+    parity(f"{what}: share of voxels with another label", len(agreement), unlike, 1e-4, section="Prediction")
     with (
         np.load(tmp_path / "out" / f"{WITH_PROBABILITIES}.npz") as ours,
         np.load(shared / "reference" / "predictions" / name / f"{WITH_PROBABILITIES}.npz") as theirs,
     ):
-        np.testing.assert_allclose(ours["probabilities"], theirs["probabilities"], rtol=0, atol=3e-3)
+        most = float(np.abs(ours["probabilities"] - theirs["probabilities"]).max())
+    parity(f"{what}: probabilities", 1, most, 3e-3, section="Prediction")
 
 
 @pytest.mark.parametrize("name", MODELS)
