@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -133,3 +135,31 @@ def test_no_segmentation(bids: Any, project: Project) -> None:
         path.unlink()
     with pytest.raises(DataError, match="found no segmentation; expected derivatives"):
         make(project, bids, channel=["T1w"])
+
+
+def test_a_real_data_set_put_into_bids(shared: Path, tmp_path: Path, project: Project) -> None:
+    source, target = shared / "datasets" / "Dataset004_Hippocampus", tmp_path / "bids"
+    names = sorted(p.name.removesuffix(".nii.gz") for p in (source / "labelsTr").iterdir())[:3]
+    for name in names:
+        subject = f"sub-{name.removeprefix('hippocampus_')}"
+        inside = f"{subject}/anat"
+        for folder in (target / inside, target / "derivatives" / "experts" / inside):
+            folder.mkdir(parents=True)
+        shutil.copyfile(source / f"imagesTr/{name}_0000.nii.gz", target / inside / f"{subject}_T1w.nii.gz")
+        mask = target / "derivatives" / "experts" / inside / f"{subject}_dseg.nii.gz"
+        shutil.copyfile(source / f"labelsTr/{name}.nii.gz", mask)
+    table = target / "derivatives" / "experts" / "dseg.tsv"
+    table.write_text("index\tname\n0\tbackground\n1\tAnterior\n2\tPosterior\n")
+    made = convert(project, target, 4)
+    assert made.converter == "bids"
+    assert made.verification is not None
+    assert made.verification.errors == ()
+    assert json.loads((made.folder / "dataset.json").read_text())["labels"] == {
+        "background": 0,
+        "Anterior": 1,
+        "Posterior": 2,
+    }
+    for name in names:
+        case = f"sub-{name.removeprefix('hippocampus_')}"
+        for new, old in ((f"imagesTr/{case}_0000", f"imagesTr/{name}_0000"), (f"labelsTr/{case}", f"labelsTr/{name}")):
+            assert (made.folder / f"{new}.nii.gz").read_bytes() == (source / f"{old}.nii.gz").read_bytes()

@@ -16,7 +16,8 @@ class Converter(Protocol):
     framework then makes them, several at a time, beside the place where the data set is to be, and renames the whole
     once it is complete; a file that stays as it is, is copied or linked as the user wishes.
 
-    A function marked with `recognised_by` is asked where the user did not name a converter.
+    It returns a `segplug.model.Conversion`. A function marked with `recognised_by` is asked where the user did not name
+    a converter.
 
     Args:
         source: the folder (or file) to convert.
