@@ -195,9 +195,7 @@ def test_wrong_folders(project: Project, make_model: Make, images: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_cascade_needs_the_stage_before(
-    project: Project, make_model: Make, images: Path, tmp_path: Path
-) -> None:
+def test_a_cascade_needs_the_stage_before(project: Project, make_model: Make, images: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"whose model is not at .*3d_lowres\. .*--previous-stage"):
         predict_folder(project, images, tmp_path / "out", make_model(previous_stage="3d_lowres"))
 
