@@ -179,6 +179,20 @@ def test_pictures(folder: Any, project: Project) -> None:
     assert np.array_equal(np.asarray(Picture.open(made.folder / "labelsTr/b.png")), mask // 255)
 
 
+def test_real_pictures_of_three_channels(shared: Path, tmp_path: Path, project: Project) -> None:
+    source = shared / "datasets" / "Dataset120_Nuclei"
+    names = sorted(p.name for p in (source / "labelsTr").iterdir())[:3]
+    for name in names:
+        for part, file in (("images", name.replace(".png", "_0000.png")), ("masks", name)):
+            (tmp_path / "in" / part).mkdir(parents=True, exist_ok=True)
+            of = source / ("imagesTr" if part == "images" else "labelsTr") / file
+            (tmp_path / "in" / part / name).write_bytes(of.read_bytes())
+    made = convert(project, tmp_path / "in", 120)
+    assert made.verification is not None
+    assert made.verification.errors == ()
+    assert description(made)["channel_names"] == {"0": "R", "1": "G", "2": "B"}
+
+
 def test_coloured_masks_are_refused(folder: Any, project: Project) -> None:
     for part, shape in (("images", (9, 8)), ("masks", (9, 8, 3))):
         (folder.folder / part).mkdir(parents=True)
@@ -260,7 +274,10 @@ def test_a_missing_channel_and_mixed_formats(folder: Any, project: Project) -> N
         ({"images": "x/{case}_{modality}.nii.gz", "masks": "y"}, "the placeholder 'modality'"),
         ({"images": "images/{case}.nii.gz", "masks": "masks/{case}.nii.gz", "label": ["liver"]}, "NAME=NUMBER"),
         ({"images": "images/{case}.nii.gz", "masks": "masks/{case}.nii.gz", "label": ["a=1", "b=1"]}, "belongs to 'a'"),
-        ({"images": "images/{case}.nii.gz", "masks": "masks/{case}.nii.gz", "channel": ["a", "b"]}, "no {channel}"),
+        (
+            {"images": "images/{case}.nii.gz", "masks": "masks/{case}.nii.gz", "channel": ["a", "b"]},
+            "holds 1, and --images has no {channel}",
+        ),
     ],
 )
 def test_options_that_make_no_sense(folder: Any, project: Project, options: dict[str, Any], told: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from segplug.errors import DataError, UsageError
@@ -11,11 +11,13 @@ from segplug.protocols import recognised_by
 from segplug.runtime.findings import Finding, raise_errors
 from segplug.runtime.raw_dataset import IMAGE_ENDINGS
 from segplug_builtin.converters.file_patterns import Found, find
-from segplug_builtin.converters.label_maps import label_values
+from segplug_builtin.converters.label_maps import label_values, read_any
 from segplug_builtin.converters.label_names import LabelNames, named_by_value, parse_labels
 from segplug_builtin.converters.labelled_cases import LabelledCase, convert_cases, ending_of
 
 MASK_FOLDERS = ("masks", "labels", "segmentations")
+COLOURS = ("R", "G", "B")
+"""Names of the channels of a picture that nobody named."""
 ONLY_CHANNEL = "image"
 """Name of the channel that nobody named; it is normalised by itself (z-score)."""
 
@@ -45,7 +47,7 @@ def convert_folder(
     Args:
         images, masks: patterns; may both be left out where `images` and `masks` hold files of the same names.
         channel: `VALUE` or `VALUE=NAME` for each value of `{channel}`, in the order of the channels; without
-            `{channel}` the name of the only one. None: all that there are, sorted.
+            `{channel}` the names of those in the one file of a case. None: all that there are, sorted.
         label: `NAME=NUMBER[,NUMBER]` for label maps, `NAME=WORD[,WORD]` or `NAME` for masks found by `{label}`;
             numbered in this order. `ignore` marks what nobody annotated, `background` takes what is to be dropped.
             None: all that there are.
@@ -74,15 +76,26 @@ def convert_folder(
     found_images = [found for found in found_images if found.path not in taken]
     _check_found(source, images, found_images, "--images")
     _check_found(source, masks, found_masks, "--masks")
+    in_one_file: tuple[str, ...] = ()
     if not any("channel" in f.values for f in found_images):
-        channels = _only_channel(channels, notes)
+        in_one_file = _in_one_file(tuple(channels.values()), found_images[0].path, notes)
+        channels = {"": ""}
     elif not channels:
         channels = {c: c for c in sorted({f.values.get("channel", "") for f in found_images})}
         notes.append(f"channels: {', '.join(channels)} (set their order and names with --channel)")
     labels = _complete(labels, found_masks, notes)
     cases, findings = _cases(found_images, found_masks, next(iter(channels)))
     raise_errors(findings, source.name)
-    return convert_cases(source, cases, channels, labels, overlap=overlap, unlabelled=unlabelled, notes=notes)
+    return convert_cases(
+        source,
+        cases,
+        channels,
+        labels,
+        in_one_file=in_one_file,
+        overlap=overlap,
+        unlabelled=unlabelled,
+        notes=notes,
+    )
 
 
 def _plain_patterns(source: Path) -> tuple[str, str] | None:
@@ -108,12 +121,21 @@ def _given_channels(given: Sequence[str]) -> dict[str, str]:
     return channels
 
 
-def _only_channel(given: Mapping[str, str], notes: list[str]) -> dict[str, str]:
-    if len(given) > 1:
-        raise UsageError(f"--channel {', '.join(given)}: several, but --images has no {{channel}} to tell them apart")
-    if not given:
-        notes.append(f"the channel is called {ONLY_CHANNEL!r}; CT needs its name for its normalisation: --channel CT")
-    return {"": next(iter(given.values()), ONLY_CHANNEL)}
+def _in_one_file(given: tuple[str, ...], first: Path, notes: list[str]) -> tuple[str, ...]:
+    """Names of the channels of cases of one file each, which holds as many as the first case's."""
+    count = len(read_any([first]).array)
+    if given and len(given) != count:
+        raise UsageError(
+            f"--channel {', '.join(given)}: {len(given)}, but {first} holds {count}, and --images has no {{channel}} "
+            "to tell files apart"
+        )
+    if given:
+        return given
+    if count == len(COLOURS):
+        notes.append(f"channels: {', '.join(COLOURS)}, of one file (name them with --channel)")
+        return COLOURS
+    notes.append(f"the channel is called {ONLY_CHANNEL!r}; CT needs its name for its normalisation: --channel CT")
+    return (ONLY_CHANNEL,) if count == 1 else tuple(f"{ONLY_CHANNEL}_{number}" for number in range(count))
 
 
 def _images_only(found: Iterable[Found]) -> list[Found]:

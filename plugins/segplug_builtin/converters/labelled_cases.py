@@ -46,6 +46,7 @@ def convert_cases(
     channels: Mapping[str, str],
     labels: LabelNames,
     *,
+    in_one_file: Sequence[str] = (),
     overlap: bool = False,
     unlabelled: str = "error",
     notes: Sequence[str] = (),
@@ -54,6 +55,7 @@ def convert_cases(
 
     Args:
         channels: channel of a case's images -> its name in dataset.json, in order.
+        in_one_file: names of the channels where one file holds all (RGB), instead of those of `channels`.
         labels: structures; their values are numbers in label maps, or the keys of `LabelledCase.masks`.
         overlap: see `segplug_builtin.converters.label_maps.write_merged`.
         unlabelled: one of `UNLABELLED`.
@@ -87,7 +89,7 @@ def convert_cases(
         said.append(f"taken as not present, for there is no mask of it: {listed(absent)}")
     record: dict[str, Any] = {"labels": {name: list(values) for name, values in labels.values.items()}}
     description = {
-        "channel_names": {str(number): name for number, name in enumerate(channels.values())},
+        "channel_names": {str(number): name for number, name in enumerate(in_one_file or channels.values())},
         "labels": labels.numbers,
         "numTraining": len(training),
         "file_ending": ending,
