@@ -9,6 +9,7 @@ from pathlib import Path
 from segplug.errors import DataError
 from segplug.model import Configuration, Plan, Split
 from segplug.protocols import Store
+from segplug.runtime.model_names import train_command
 from segplug.runtime.planned import find_configuration
 from segplug.runtime.preprocessed_cases import open_store
 from segplug.runtime.project import Project
@@ -129,10 +130,8 @@ def require_predictions(
     splits = read_splits(file) if file.is_file() else []
     folds = [str(number) for number, fold in enumerate(splits) if not set(told).isdisjoint(fold.val)]
     beyond = set(told).difference(*(fold.val for fold in splits))
-    commands = [
-        f"segplug train {name} {previous} {fold} --plans-name {plan.plans_name} --continue"
-        for fold in (*folds, *([ALL] if beyond else []))
-    ]
+    model_folder = predictions.folder.parent.parent
+    commands = [train_command(model_folder, fold) for fold in (*folds, *([ALL] if beyond else []))]
     raise DataError(
         f"{where} {what} {len(told)} cases of the fold: {listed}. The validation of {previous} writes them. Run: "
         + "; ".join(commands)

@@ -12,7 +12,7 @@ from segplug.runtime.evaluation import SUMMARY, read_summary
 from segplug.runtime.files import read_json, write_json
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.manifest import made_from, staleness
-from segplug.runtime.model_names import crossval_name
+from segplug.runtime.model_names import crossval_name, train_command
 from segplug.runtime.prediction_folder import FolderDescription, describe_folder
 from segplug.runtime.prediction_output import MANIFESTS
 from segplug.runtime.project import Project
@@ -100,12 +100,6 @@ def validation_files(model_folder: Path, folds: Sequence[int | str], ending: str
                 )
             found[case] = file
     return dict(sorted(found.items()))
-
-
-def train_command(model_folder: Path, fold: int | str) -> str:
-    """The command that trains and validates a fold to its end."""
-    _, plans, configuration = (*model_folder.name.split("__"), "", "", "")[:3]
-    return f"segplug train {model_folder.parent.name} {configuration} {fold} --plans-name {plans} --continue"
 
 
 def find_references(project: Project, described: FolderDescription, cases: Mapping[str, Path]) -> dict[str, Path]:

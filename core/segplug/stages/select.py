@@ -12,7 +12,7 @@ from pathlib import Path
 from segplug.errors import DataError, UsageError
 from segplug.model import Choice, Evaluation
 from segplug.runtime.choice_codec import candidate_folder, write_choice
-from segplug.runtime.model_names import ModelName, trained_models
+from segplug.runtime.model_names import ModelName, train_command, trained_models
 from segplug.runtime.planned import DEFAULT_PLANS
 from segplug.runtime.postprocessing_file import DEFAULT_POSTPROCESSOR
 from segplug.runtime.prediction_folder import describe_folder
@@ -20,7 +20,7 @@ from segplug.runtime.prediction_output import PredictionOutput
 from segplug.runtime.project import Project
 from segplug.runtime.splits import read_splits
 from segplug.runtime.trainer_choice import NNUNET_TRAINER
-from segplug.stages.crossval import evaluate_if_changed, find_references, gather_folds, train_command
+from segplug.stages.crossval import evaluate_if_changed, find_references, gather_folds
 from segplug.stages.ensemble import ensemble_cases, require_same_labels
 from segplug.stages.postprocess import fit_postprocessing
 from segplug.stages.validation_probabilities import Computing, validation_probabilities

@@ -11,14 +11,14 @@ from segplug.model import TrainedFold
 from segplug.protocols import PredictionSettings
 from segplug.runtime.files import read_json
 from segplug.runtime.folder_lock import working_in
-from segplug.runtime.model_names import parse_model_name
+from segplug.runtime.model_names import parse_model_name, train_command
 from segplug.runtime.plan_codec import read_plan
 from segplug.runtime.prediction_folder import PLANS, describe_folder
 from segplug.runtime.prediction_output import MANIFESTS
 from segplug.runtime.preprocessed_cases import open_store
 from segplug.runtime.project import Project
 from segplug.runtime.stage_predictions import StagePredictions
-from segplug.stages.crossval import train_command, validation_files
+from segplug.stages.crossval import validation_files
 
 
 @dataclass(frozen=True)
