@@ -48,7 +48,7 @@ both programs; the largest difference found over all its cases stands beside the
 cases or entries that differ are given as such: 1e-4 is one in ten thousand. The data sets are the six that the tests
 are given (MRI and microscopy, 2D and 3D; labels, regions, scribbles) and phantoms.
 
-This page was written by
+This page is written by a whole run of
 
 ```console
 nox -s parity
