@@ -156,3 +156,10 @@ def test_uncompressed_nifti_named_gz_is_read(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(read: Callable, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere_0000.*no such file"):
         read([tmp_path / "nowhere_0000.nii.gz"])
+
+
+def test_a_name_that_is_not_utf8_is_an_error_and_not_the_end_of_the_program(tmp_path: Path) -> None:
+    """SimpleITK's C++ part aborts on it."""
+    for read in NIFTI:
+        with pytest.raises(DataError, match="not UTF-8"):
+            read([tmp_path / "a\udcff_0000.nii.gz"])

@@ -39,10 +39,13 @@ def read_whole(path: Path) -> bytes:
     """Content of a file; if it is gzip (by its first bytes, not its name), decompressed and checked to the last bit.
 
     Raises:
-        DataError: the file is missing, empty, truncated or damaged.
+        DataError: the file is missing, empty, truncated or damaged, or its name is no UTF-8 (ITK aborts on it).
     """
     try:
+        str(path).encode()
         content = path.read_bytes()
+    except UnicodeEncodeError:
+        raise DataError(f"{str(path)!a}: a file name that is not UTF-8; expected one that is. Rename it") from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
