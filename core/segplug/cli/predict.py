@@ -68,7 +68,10 @@ def predict(
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     checkpoint: Annotated[Which, typer.Option(help="Which checkpoint of each fold.")] = Which.FINAL,
     workers: WorkersOption = None,
-    max_memory: Annotated[float | None, typer.Option("--max-memory", help="GB that may be used.")] = None,
+    max_memory: Annotated[
+        float | None,
+        typer.Option("--max-memory", help="GB to stay below: one case and one slice at a time, not enforced yet."),
+    ] = None,
     predictor: Annotated[str, typer.Option(help="Inference engine, a component of kind predictors.")] = "torch",
     allow_provider_change: Annotated[
         bool, typer.Option("--allow-provider-change", help="Accept other plugins than those the model was made with.")

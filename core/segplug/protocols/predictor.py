@@ -24,7 +24,7 @@ class PredictionSettings:
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         precision: `auto`, `fp32`, `bf16`, `fp16`.
         save_probabilities: keep the class probabilities of the whole image, on disk.
-        max_memory_gb: what the process tree may use; None for no limit.
+        max_memory_gb: what the process tree should stay below: engines then work in small steps. None for no limit.
         allow_provider_change: accept other plugins than those the model was made with.
     """
 
