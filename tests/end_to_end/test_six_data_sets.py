@@ -173,7 +173,7 @@ def test_bad_images_do_not_stop_good_ones(shared, model, tmp_path):
         (("run", "999"), 2, "999"),
         (("run", "999", "--format", "picture"), 2, "picture"),
         (("preprocess", "999"), 2, "999"),
-        (("plan", "999", "--planner", "compcat"), 1, "compact"),
+        (("plan", "999", "--planner", "compcat"), 2, "compact"),
         (("quickstart", "--set", "trainer.epoch=3", "--workers", "0"), 2, "epochs"),
     ],
 )

@@ -108,8 +108,8 @@ def test_list_in_a_terminal_is_drawn(everything: Any) -> None:
     assert process.returncode == 0
     text = drawn.decode()
     assert "┏━" in text
-    assert "qualified_name" in text
-    assert "rival_a:middle" in text
+    assert "middle" in text
+    assert "conflict" in text
 
 
 def test_list_one_kind(everything: Any) -> None:

@@ -34,7 +34,7 @@ def images(tmp_path: Path, make_image: Make) -> Path:
 def test_by_model_folder(make_model: Make, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("-i", images, "-o", tmp_path / "out", "-m", make_model(folds=(0, 1)), "-f", 1, "--precision", "fp32")
     assert run(*arguments, "--continue") == 0
-    assert "predicted 1 cases, nothing to continue" in capsys.readouterr().err
+    assert "predicted 1 case, nothing to continue" in capsys.readouterr().err
     assert (tmp_path / "out" / "case.nii.gz").is_file()
     assert run(*arguments, "--continue") == 0
     assert "predicted 0 cases, 1 kept from before" in capsys.readouterr().err

@@ -134,6 +134,17 @@ def test_gathering_follows_the_folds(project, made_up):
         gather_folds(project, model, [0, 1])
 
 
+def test_gathering_removes_no_strangers(project, made_up, tmp_path):
+    model = made_up("labels")[0]
+    strange = tmp_path / "mine" / "scan.nii.gz"
+    strange.parent.mkdir()
+    strange.write_bytes(b"years of work")
+    with pytest.raises(UsageError, match=r"mine: holds label maps that are no validation predictions.*scan\.nii\.gz"):
+        gather_folds(project, model, [0, 1], output=strange.parent)
+    assert [file.name for file in strange.parent.iterdir() if file.is_file()] == ["scan.nii.gz"]
+    assert strange.read_bytes() == b"years of work"
+
+
 def test_pairs_need_the_same_cases(project, made_up):
     models = made_up("labels")
     file = models[1] / "fold_1" / "validation" / "summary.json"

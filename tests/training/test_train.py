@@ -391,6 +391,12 @@ def test_cases_preprocessed_for_another_plan_are_refused(make_project, tmp_path,
     assert not project.workspace.results.exists()
 
 
+def test_a_fold_past_the_splits_is_told(make_project):
+    with pytest.warns(UserWarning, match=r"fold 7 is past those of .*splits_final\.json \(0 to 4\).*random split"):
+        trained, _ = run(make_project(), fold=7)
+    assert trained.folder.name == "fold_7"
+
+
 def test_a_cascade_waits_for_the_stage_before(make_project, tmp_path, prepared):
     data = tmp_path / "data"
     shutil.copytree(prepared, data)

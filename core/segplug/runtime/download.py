@@ -48,7 +48,8 @@ def download(
     try:
         # the scheme was looked at; the opener follows redirects to the web alone
         with _opener().open(request, timeout=_SECONDS) as answer, replacing(target) as partial:
-            expected = int(answer.headers.get("Content-Length") or 0)
+            stated = answer.headers.get("Content-Length") or ""
+            expected = int(stated) if stated.isascii() and stated.isdigit() else 0
             if expected > most_bytes:
                 raise _too_large(url, expected, most_bytes)
             done = 0

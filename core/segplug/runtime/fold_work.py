@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -23,7 +24,7 @@ from segplug.runtime.plan_codec import decode_plan, encode_plan
 from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.preprocessed_cases import case_names, open_store, require_cases
 from segplug.runtime.project import Project
-from segplug.runtime.splits import find_split
+from segplug.runtime.splits import find_split, read_splits
 from segplug.runtime.stage_predictions import StagePredictions
 from segplug.runtime.trainer_choice import ChosenTrainer, choose_trainer, folder_name
 from segplug.runtime.workspace import Workspace
@@ -142,6 +143,13 @@ def find_work(
         precision = continued["precision"]
     store = open_store(project, name, chosen_configuration)
     split = find_split(project, name, case_names(workspace, dataset, store), fold)
+    planned = len(read_splits(workspace.splits_file(name))) if isinstance(fold, int) else 0
+    if isinstance(fold, int) and fold >= planned:
+        warnings.warn(
+            f"fold {fold} is past those of {workspace.splits_file(name)} (0 to {planned - 1}): it gets a random split, "
+            "80 % of the cases to train on, and is no part of a cross-validation",
+            stacklevel=3,
+        )
     previous = previous_predictions(project, plan, chosen_configuration, trainer)
     work = FoldWork(
         plan=plan,

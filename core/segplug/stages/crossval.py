@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def gather_folds(
         output: None for `crossval_results_folds_<folds>` in the model folder, nnU-Net's place.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: there is no such model, or `output` holds other label maps than those of a cross-validation.
         DataError: a fold was not trained and validated to its end, validation predictions or references are missing, or
             two folds predicted the same case.
     """
@@ -57,18 +57,35 @@ def gather_folds(
     files = validation_files(model_folder, folds, ending)
     target = output or model_folder / crossval_name(folds)
     with working_in(target):
+        _remove_others(target, ending, files)
         described.copy_to(target)
         for case, file in files.items():
             copy_if_changed(file, target / file.name)
             beside = file.with_name(f"{case}.json")  # the spacing of a TIFF
             if beside.is_file():
                 copy_if_changed(beside, target / beside.name)
-        for case, file in label_maps(target, ending).items():
-            if case not in files:
-                file.unlink()
         references = find_references(project, described, files)
         evaluation = evaluate_if_changed(project, references, target, described.dataset)
     return CrossValidation(target, evaluation)
+
+
+def _remove_others(folder: Path, ending: str, cases: Collection[str]) -> None:
+    """Remove what an earlier cross-validation left of cases that are no longer in it; never anything else."""
+    others = [file for case, file in label_maps(folder, ending).items() if case not in cases]
+    if not others:
+        return
+    try:
+        known = {evaluated.prediction.name for evaluated in read_summary(folder / SUMMARY).cases}
+    except DataError:  # none, or damaged
+        known = set()
+    strange = [file.name for file in others if file.name not in known]
+    if strange:
+        raise UsageError(
+            f"{folder}: holds label maps that are no validation predictions of these folds: {', '.join(strange[:5])}. "
+            "Move them away, or give an empty folder"
+        )
+    for file in others:
+        file.unlink()
 
 
 def validation_files(model_folder: Path, folds: Sequence[int | str], ending: str) -> dict[str, Path]:
