@@ -45,6 +45,19 @@ def test_what_is_decided_is_applied(project, crossval, tmp_path):
     assert any((read(crossval / f"{c}.nii.gz") != read(tmp_path / "clean" / f"{c}.nii.gz")).any() for c in first.made)
 
 
+def test_a_validation_folder_is_described_by_its_model(project, made_up):
+    model = made_up("single", islands=4.0, seed=3)[0]
+    references = project.workspace.reference_folder("Dataset502_MadeUp")
+    fitted = fit_postprocessing(project, model / "fold_0" / "validation", references)
+    assert fitted.after.mean_dice >= fitted.before.mean_dice
+    assert len(fitted.before.cases) == 2
+
+
+def test_a_decision_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"postprocessing\.json: no such file\. .*segplug postprocess fit"):
+        read_decision(tmp_path)
+
+
 def test_without_plans_the_files_tell_their_reader(project, crossval, tmp_path):
     """As in the folder that nnUNetv2_ensemble writes."""
     decision = tmp_path / "postprocessing.json"

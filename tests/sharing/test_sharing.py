@@ -51,6 +51,12 @@ def changed(archive: Path, target: Path, **changes: bytes | None) -> Path:
     return target
 
 
+def test_a_model_folder_is_no_data_set(project, tmp_path):
+    folder = project.workspace.results_folder(NAME) / MODELS[0]
+    with pytest.raises(UsageError, match="a model; expected a data set"):
+        export_model(project, folder, tmp_path / "model.zip")
+
+
 def test_what_is_exported_is_what_is_imported(project, elsewhere, archive):
     done = import_model(elsewhere, archive)
     assert done.checked

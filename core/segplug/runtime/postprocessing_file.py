@@ -37,6 +37,8 @@ def read_decision(path: Path) -> tuple[Decision, str]:
         DataError: it is missing, or no such decision.
     """
     file = decision_file(path)
+    if not file.is_file():
+        raise DataError(f"{file}: no such file. Decide first: segplug postprocess fit -i PREDICTIONS -r REFERENCES")
     content = read_json(file)
     if not isinstance(content, Mapping):
         raise DataError(f"{file}: a {type(content).__name__}; expected what 'segplug postprocess fit' writes")

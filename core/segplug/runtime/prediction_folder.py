@@ -53,7 +53,7 @@ class FolderDescription:
 def describe_folder(
     kernel: Kernel, folder: Path, *, dataset_json: Path | None = None, plans: Path | None = None
 ) -> FolderDescription:
-    """Read dataset.json and plans.json of a folder of predictions.
+    """Read dataset.json and plans.json of a folder of predictions; of a fold's validation, those of its model.
 
     Args:
         dataset_json, plans: files to use instead of those in the folder.
@@ -65,13 +65,16 @@ def describe_folder(
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; expected one with predictions")
-    file = dataset_json or folder / DATASET
+    described = folder
+    if not (folder / DATASET).is_file() and folder.name == "validation" and folder.parent.name.startswith("fold_"):
+        described = folder.parent.parent
+    file = dataset_json or described / DATASET
     if not file.is_file():
         raise DataError(f"{file}: no such file. Name the data set's with --dataset-json")
     content = read_json(file)
     if not isinstance(content, Mapping):
         raise DataError(f"{file}: a {type(content).__name__}; expected an object")
-    plans = plans or (folder / PLANS if (folder / PLANS).is_file() else None)
+    plans = plans or (described / PLANS if (described / PLANS).is_file() else None)
     if plans is not None:
         plan = read_plan(plans)
         dataset = parse_description(content, plan.dataset_name, file)

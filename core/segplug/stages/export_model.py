@@ -69,6 +69,8 @@ def export_model(
         DataError: plans.json or dataset.json of a model is missing or damaged.
     """
     name = project.workspace.dataset_name(dataset)
+    if name.count("__") == 2:
+        raise UsageError(f"{dataset}: a model; expected a data set. Name the model's parts with -t, -p and -c")
     root = project.workspace.results_folder(name)
     unknown = sorted(set(checkpoints) - set(CHECKPOINTS))
     if unknown or not checkpoints:
