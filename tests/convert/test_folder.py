@@ -53,6 +53,20 @@ def test_plain_folders_are_recognised(folder: Any, project: Project) -> None:
     assert any("--channel CT" in note for note in made.notes)
 
 
+@pytest.mark.parametrize("patterns", [{}, {"images": "images/{case}.PNG", "masks": "masks/{case}.PNG"}])
+def test_endings_in_capitals_become_small(tmp_path: Path, project: Project, patterns: dict[str, str]) -> None:
+    source = tmp_path / "scans"
+    for part in ("images", "masks"):
+        (source / part).mkdir(parents=True)
+        for shift, case in enumerate("ab"):
+            Picture.fromarray(np.eye(8, k=shift, dtype=np.uint8)).save(source / part / f"{case}.PNG")
+    made = convert(project, source, "Dataset300_Scans", converter="folder", options=patterns)
+    assert made.verification is not None
+    assert made.verification.errors == ()
+    assert description(made)["file_ending"] == ".png"
+    assert sorted(p.name for p in made.folder.glob("*sTr/*")) == ["a.png", "a_0000.png", "b.png", "b_0000.png"]
+
+
 def test_channels_in_the_order_given(folder: Any, project: Project) -> None:
     for case in ("p_01", "p_02"):
         for channel in ("t1", "t1_ce", "flair"):

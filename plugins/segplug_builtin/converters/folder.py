@@ -106,7 +106,7 @@ def _plain_patterns(source: Path) -> tuple[str, str] | None:
     for other in MASK_FOLDERS:
         masks = source / other
         if names and masks.is_dir() and all((masks / name).exists() for name in names):
-            ending = ending_of(Path(names[0]))
+            ending = names[0][-len(ending_of(Path(names[0]))) :]  # in capitals, if it is
             return f"images/{{case}}{ending}", f"{other}/{{case}}{ending}"
     return None
 

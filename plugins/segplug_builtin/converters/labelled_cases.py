@@ -35,9 +35,9 @@ class LabelledCase:
 
 
 def ending_of(path: Path) -> str:
-    """The ending of an image's name (".nii.gz"), as it is written there; the last suffix for unknown formats."""
+    """The ending of an image's name (".nii.gz") in small letters; the last suffix for unknown formats."""
     name = path.name.lower()
-    return path.name[-len(e) :] if (e := next((e for e in IMAGE_ENDINGS if name.endswith(e)), "")) else path.suffix
+    return next((e for e in IMAGE_ENDINGS if name.endswith(e)), path.suffix.lower())
 
 
 def convert_cases(
