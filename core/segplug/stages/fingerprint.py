@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from segplug.errors import DataError, SegplugError
 from segplug.kernel.provenance import record
-from segplug.model import Case, ChannelStatistics, Fingerprint, RawDataset
+from segplug.model import Case, ChannelStatistics, Fingerprint, Image, Labels, RawDataset
 from segplug.protocols import Reader
 from segplug.runtime.case_reading import read_image, read_labels
 from segplug.runtime.cropping import nonzero_box, slices
@@ -96,15 +96,18 @@ def measure_case(case: Case, reader: Reader, num_channels: int, draws: int) -> C
     if case.label is None:
         raise DataError(f"case {case.name}: no label map; expected one for every training case")
     image, labels = read_image(reader, case, num_channels), read_labels(reader, case.label)
+    return measure_arrays(case.name, image, labels, draws)
+
+
+def measure_arrays(name: str, image: Image, labels: Labels, draws: int) -> CaseMeasurement:
+    """Measure one case in memory; see `measure_case`."""
     if image.shape != labels.shape:
         raise DataError(
-            f"case {case.name}: image {image.shape} and labels {labels.shape} differ in shape. "
+            f"case {name}: image {image.shape} and labels {labels.shape} differ in shape. "
             "Run `segplug dataset verify` for all that is wrong"
         )
     if not np.isfinite(image.array).all():
-        raise DataError(
-            f"case {case.name}: NaN or infinite values in the image; expected finite ones. Correct the image"
-        )
+        raise DataError(f"case {name}: NaN or infinite values in the image; expected finite ones. Correct the image")
     box = nonzero_box(image.array)
     inner = slices(box)
     # label > 0 counts, the ignore label too (nnU-Net's rule)
@@ -125,7 +128,7 @@ def _measure(project: Project, raw: RawDataset, reader_name: str) -> Fingerprint
     )
     measured: list[CaseMeasurement | None] = [None] * len(cases)
     wrong: dict[str, SegplugError] = {}
-    drawn = _Pool(raw.description.num_channels)
+    drawn = DrawnIntensities(raw.description.num_channels)
     for done, outcome in enumerate(project.executor.map(work, cases), start=1):
         case = cases[outcome.index]
         if outcome.value is not None:
@@ -139,16 +142,28 @@ def _measure(project: Project, raw: RawDataset, reader_name: str) -> Fingerprint
     if wrong:
         lines = "\n".join(f"  {name}: {error}" for name, error in sorted(wrong.items()))
         raise DataError(f"data set {raw.name}: {len(wrong)} of {len(cases)} cases cannot be measured:\n{lines}")
-    found = [m for m in measured if m is not None]
+    return combine(raw.name, [m for m in measured if m is not None], drawn)
+
+
+def combine(name: str, measured: Sequence[CaseMeasurement], drawn: DrawnIntensities) -> Fingerprint:
+    """The fingerprint of cases in their order.
+
+    Args:
+        name: the data set's, for messages.
+        drawn: the intensities of all cases.
+
+    Raises:
+        DataError: no case has foreground.
+    """
     return Fingerprint(
-        spacings=tuple(m.spacing for m in found),
-        shapes_after_crop=tuple(m.shape_after_crop for m in found),
-        channels=tuple(drawn.statistics(raw)),
-        median_relative_size_after_cropping=float(np.median([m.relative_size for m in found])),
+        spacings=tuple(m.spacing for m in measured),
+        shapes_after_crop=tuple(m.shape_after_crop for m in measured),
+        channels=tuple(drawn.statistics(name)),
+        median_relative_size_after_cropping=float(np.median([m.relative_size for m in measured])),
     )
 
 
-class _Pool:
+class DrawnIntensities:
     """Intensities of the cases so far, per channel, merged now and then so that they stay few."""
 
     def __init__(self, channels: int) -> None:
@@ -162,12 +177,12 @@ class _Pool:
             if len(parts) >= 32:  # mostly the same values: merging shrinks them
                 parts[:] = [merge_intensities(parts)]
 
-    def statistics(self, raw: RawDataset) -> Iterator[ChannelStatistics]:
+    def statistics(self, name: str) -> Iterator[ChannelStatistics]:
         for parts in self._parts:
             merged = merge_intensities(parts)
             if not merged.values.size:
                 raise DataError(
-                    f"data set {raw.name}: no case has foreground (label > 0) inside its nonzero region; expected "
+                    f"data set {name}: no case has foreground (label > 0) inside its nonzero region; expected "
                     "some. Check the label maps: `segplug dataset verify`"
                 )
             yield channel_statistics(merged, single_precision=not self._some_empty)

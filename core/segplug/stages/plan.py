@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segplug.errors import DataError, PluginError, UsageError
+from segplug.kernel import Kernel
 from segplug.kernel.provenance import record
 from segplug.model import Budget, ComponentRef, DatasetDescription, Fingerprint, Plan, RawDataset
 from segplug.runtime.files import read_json, replacing, write_json
@@ -54,22 +55,13 @@ def plan(
         PluginError: a component does not exist or cannot be loaded, or the planner returned something else than a plan.
     """
     ref = ComponentRef(planner) if isinstance(planner, str) else planner
-    registry = project.kernel.registry
-    with named_by_user("planner"):
-        make = registry.build("planners", ref)
-    if plans_name is not None and not is_plans_name(plans_name):
-        raise UsageError(
-            f"plans name {plans_name!r}: expected letters, digits, '_', '-', '+' or '.', as in nnUNetPlans, "
-            f"and none of {', '.join(OTHER_FILES)}"
-        )
-    raw = load_dataset(project.workspace.raw_folder(dataset))
-    description = _described(project, raw)
     budget = Budget(memory_gb, None if spacing is None else tuple(spacing), plans_name)
+    _check_wishes(project.kernel, ref, budget)
+    raw = load_dataset(project.workspace.raw_folder(dataset))
+    description = with_components(project.kernel, raw.description, choose_reader(raw, project.kernel))
     with project.stage(STAGE, f"{raw.name} ({ref.name})", 1):
-        planned = make(_fingerprint(project, raw, description.reader), description, budget)
-        _check(planned, ref, description)
-        used = [registry.find("planners", ref.name), *check_components(registry, planned)]
-        planned = replace(planned, provenance=tuple(record(used)))
+        found = _fingerprint(project, raw, description.reader)
+        planned = make_plan(project.kernel, found, description, ref, budget)
         adopt_splits(raw.folder, project.workspace.splits_file(raw.name))
         with replacing(project.workspace.preprocessed_folder(raw.name) / "dataset.json") as partial:
             shutil.copyfile(raw.folder / "dataset.json", partial)
@@ -78,16 +70,53 @@ def plan(
     return planned
 
 
-def _described(project: Project, raw: RawDataset) -> DatasetDescription:
-    """The data set's description with reader and normalizers chosen, by nnU-Net's names where it has them."""
+def make_plan(
+    kernel: Kernel,
+    fingerprint: Fingerprint,
+    description: DatasetDescription,
+    planner: ComponentRef,
+    budget: Budget,
+) -> Plan:
+    """Plan a data set that is described, without any file.
+
+    Args:
+        description: with reader and normalizers chosen (`with_components`).
+
+    Raises:
+        DataError, UsageError, PluginError: see `plan`.
+    """
+    _check_wishes(kernel, planner, budget)
+    registry = kernel.registry
+    planned: Plan = registry.build("planners", planner)(fingerprint, description, budget)
+    _check(planned, planner, description)
+    used = [registry.find("planners", planner.name), *check_components(registry, planned)]
+    return replace(planned, provenance=tuple(record(used)))
+
+
+def with_components(kernel: Kernel, description: DatasetDescription, reader: str) -> DatasetDescription:
+    """The description with the reader, and with normalizers chosen, by nnU-Net's names where it has them.
+
+    Raises:
+        PluginError: no plugin names a normalizer for a channel.
+    """
     normalizers = []
-    for channel in raw.description.channel_names:
-        name = project.kernel.choose("segplug_choose_normalizer", channel_name=channel)
+    for channel in description.channel_names:
+        name = kernel.choose("segplug_choose_normalizer", channel_name=channel)
         if name is None:
             raise PluginError(f"no plugin names a normalizer for channel {channel!r} (segplug_choose_normalizer)")
-        normalizers.append(nnunet_name(project.kernel.registry, "normalizers", name))
-    reader = nnunet_name(project.kernel.registry, "readers", choose_reader(raw, project.kernel))
-    return replace(raw.description, reader=reader, normalizers=tuple(normalizers))
+        normalizers.append(nnunet_name(kernel.registry, "normalizers", name))
+    return replace(description, reader=nnunet_name(kernel.registry, "readers", reader), normalizers=tuple(normalizers))
+
+
+def _check_wishes(kernel: Kernel, planner: ComponentRef, budget: Budget) -> None:
+    """Refuse what the user wants and cannot have, before anything is read."""
+    with named_by_user("planner"):
+        kernel.registry.build("planners", planner)
+    if budget.plans_name is not None and not is_plans_name(budget.plans_name):
+        raise UsageError(
+            f"plans name {budget.plans_name!r}: expected letters, digits, '_', '-', '+' or '.', as in nnUNetPlans, "
+            f"and none of {', '.join(OTHER_FILES)}"
+        )
 
 
 def _fingerprint(project: Project, raw: RawDataset, reader: str | None) -> Fingerprint:
