@@ -208,6 +208,8 @@ def test_missing_cases_and_other_labels_are_told(project, folders, tmp_path):
 def test_wrong_usage(project, folders, tmp_path):
     with pytest.raises(UsageError, match="expected two or more"):
         ensemble_folders(project, folders[:1], tmp_path / "out")
+    with pytest.raises(UsageError, match="given twice"):
+        ensemble_folders(project, [folders[0], folders[0].parent / "." / folders[0].name], tmp_path / "out")
     with pytest.raises(UsageError, match="no such folder"):
         ensemble_folders(project, [folders[0], tmp_path / "nowhere"], tmp_path / "out")
     with pytest.raises(UsageError, match="one of the folders"):

@@ -166,6 +166,36 @@ def test_models_that_are_there_are_replaced_only_if_asked(project, elsewhere, ar
     assert (folder / MODELS[1]).is_dir()
 
 
+def test_the_page_and_the_hashes_tell_of_all_models_there(project, elsewhere, tmp_path):
+    for configuration in ("2d", "3d_fullres"):
+        part = export_model(project, NAME, tmp_path / f"{configuration}.zip", configurations=[configuration])
+        import_model(elsewhere, part.file)
+    folder = elsewhere.workspace.results_folder(NAME)
+    both = import_json(export_model(project, NAME, tmp_path / "both.zip").file)
+    found = json.loads((folder / "segplug_model.json").read_text())
+    assert found["files"] == both["files"]
+    assert found["trained_with"] == both["trained_with"]
+    assert found["description"] == both["description"]
+    assert all(f"### {model}" in (folder / "MODEL_CARD.md").read_text() for model in MODELS)
+    # one of them again, with a fold less: what it replaces is forgotten
+    fewer = export_model(project, NAME, tmp_path / "fewer.zip", configurations=["2d"], folds=[1])
+    import_model(elsewhere, fewer.file, overwrite=True)
+    found = json.loads((folder / "segplug_model.json").read_text())["files"]
+    assert set(both["files"]) - set(found) >= {f"{NAME}/{MODELS[0]}/fold_0/checkpoint_final.pth"}
+    assert {name for name in both["files"] if MODELS[1] in name} < set(found)
+    assert all((folder.parent / name).is_file() for name in found)
+
+
+def import_json(file: Path):
+    with zipfile.ZipFile(file) as archive:
+        return json.loads(archive.read(f"{NAME}/segplug_model.json"))
+
+
+def test_a_folder_is_no_archive(elsewhere, tmp_path):
+    with pytest.raises(UsageError, match="a folder; expected a zip of models"):
+        import_model(elsewhere, tmp_path)
+
+
 class Touch:
     """A pickle of it makes a file when it is read."""
 

@@ -65,6 +65,11 @@ class ModelArchive:
         self._entries: dict[str, zipfile.ZipInfo] = {}
 
     def __enter__(self) -> ModelArchive:
+        if self.path.is_dir():
+            raise UsageError(
+                f"{self.path}: a folder; expected a zip of models, as 'segplug model export' writes. A model folder "
+                "needs no import: put it into the data set's folder of results, or give it to predict (-m)"
+            )
         if not self.path.is_file():
             raise UsageError(f"{self.path}: no such file; expected a zip of a model")
         try:

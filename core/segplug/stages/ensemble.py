@@ -63,7 +63,7 @@ def ensemble_folders(
         dataset_json, plans: files to use instead of those in the first folder.
 
     Raises:
-        UsageError: there are fewer than two folders, or one does not exist or is the target.
+        UsageError: there are fewer than two folders, or one does not exist, is given twice or is the target.
         DataError: a folder lacks cases that another has (all are listed), or labels of the folders' data sets differ;
             or cases could not be averaged: they are listed, and all others written.
         PluginError: a reader or writer is missing.
@@ -75,6 +75,9 @@ def ensemble_folders(
             raise UsageError(f"{source}: no such folder; expected one with predictions and their CASE{ENDING}")
         if source.resolve() == target.resolve():
             raise UsageError(f"{target}: is one of the folders to ensemble; choose another for the result")
+    twice = [source for n, source in enumerate(sources) if source.resolve() in {s.resolve() for s in sources[:n]}]
+    if twice:
+        raise UsageError(f"{twice[0]}: given twice; expected a different folder for each model")
     described = describe_folder(project.kernel, sources[0], dataset_json=dataset_json, plans=plans)
     if dataset_json is None:
         require_same_labels(project, sources, described.dataset.labels)

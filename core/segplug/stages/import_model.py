@@ -17,6 +17,7 @@ from segplug.runtime.checkpoint import read_checkpoint
 from segplug.runtime.choice_codec import instructions, read_choice
 from segplug.runtime.download import download, is_url
 from segplug.runtime.files import PARTIAL, file_hash, write_text
+from segplug.runtime.installed_models import read_installed, tell_of_all
 from segplug.runtime.model_archive import MANIFEST, ModelArchive
 from segplug.runtime.model_description import ModelsDescription, describe_files, describe_results
 from segplug.runtime.project import Project
@@ -57,7 +58,7 @@ def import_model(
 
     Nothing of it is run: pickles and programs stay in the archive, checkpoints are read by the allow-list of
     `segplug.runtime.checkpoint`, and hashes are compared if it has them. Only when all is well are models moved to
-    their places.
+    their places. Other models of the data set stay, and `segplug_model.json` and `MODEL_CARD.md` tell of all.
 
     Args:
         source: a file, or an address with http:// or https://.
@@ -164,7 +165,15 @@ def _install(project: Project, archive: ModelArchive, staging: Path, results: Pa
                     f"{archive.path}: {weights.relative_to(staging)}: of configuration {checkpoint}; expected "
                     f"{model.name.configuration}"
                 )
-    _move(staging / name, results / name)
+    before = read_installed(results / name)
+    replaced = _move(staging / name, results / name)
+    tell_of_all(
+        results / name,
+        before,
+        models=[str(model.name) for model in described.models],
+        replaced=replaced,
+        has_manifest=manifest is not None,
+    )
     choice = project.workspace.choice_file(name)
     if described.choice and f"{name}/{choice.name}" in archive.names:
         with suppress(DataError):  # a member or the decision is not there: reading the choice tells
@@ -199,13 +208,18 @@ def _places(names: list[str]) -> list[PurePosixPath]:
     return list(dict.fromkeys(found))
 
 
-def _move(source: Path, target: Path) -> None:
-    """Put every model folder and ensemble in its place whole; one that is there is put aside, then removed."""
+def _move(source: Path, target: Path) -> list[PurePosixPath]:
+    """Put every model folder and ensemble in its place whole; one that is there is put aside, then removed.
+
+    Returns:
+        The places.
+    """
     root, aside = source.parent, source.parent / "replaced"
     files = [file.relative_to(root).as_posix() for file in source.rglob("*") if file.is_file()]
     singles = [PurePosixPath(f) for f in files if len(PurePosixPath(f).parts) == 2]
     # the choice last: it counts on the models
-    for place in sorted({*_places(files), *singles}, key=lambda p: (p in singles, str(p))):
+    places = sorted({*_places(files), *singles}, key=lambda p: (p in singles, str(p)))
+    for place in places:
         destination = target.parent / place
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.exists():
@@ -217,6 +231,7 @@ def _move(source: Path, target: Path) -> None:
             if (aside / place).exists():
                 (aside / place).rename(destination)
             raise
+    return places
 
 
 def _read_manifest(archive: ModelArchive, name: str) -> Mapping[str, Any] | None:
