@@ -104,7 +104,10 @@ def test_numpy_values_become_plain(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
-    for name, expected in (("a.json", "not a JSON file"), ("b.json", "not a JSON file"), ("c.json", "no such file")):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "long.json").write_text("9" * 5000)
+    damaged = [(f"{name}.json", "not a JSON file") for name in ("a", "b", "deep", "long")]
+    for name, expected in (*damaged, ("c.json", "no such file")):
         with pytest.raises(DataError, match=expected) as error:
             read_json(tmp_path / name)
         assert name in str(error.value)

@@ -232,6 +232,8 @@ def test_pickles_and_programs_stay_in_the_archive(elsewhere, archive, tmp_path):
         f"{NAME}/{MODELS[0]}/crossval_results_folds_0_1/postprocessing.pkl": pickle.dumps(Touch(str(touched))),
         f"{NAME}/{MODELS[0]}/nnUNetTrainer.py": b"import os",
         f"{NAME}/{MODELS[0]}/.hidden.json": b"{}",
+        f"{NAME}/.hidden/notes.json": b"{}",
+        f"{NAME}/{MODELS[0]}/\x1b[31m.txt": b"{}",
         f"{NAME}/image.nii.gz": b"",
     }
     file = changed(archive, tmp_path / "extra.zip", **extra)
@@ -287,6 +289,12 @@ def test_archives_that_are_not_what_they_say(elsewhere, archive, tmp_path):
         ),
         ({f"{NAME}/{MODELS[0]}/notes.txt": b"new"}, r"notes.txt is not in its segplug_model.json"),
         ({f"{NAME}/segplug_model.json": b"{"}, "segplug_model.json: damaged"),
+        ({f"{NAME}/segplug_model.json": b"[" * 100_000}, "segplug_model.json: damaged: nested too deeply"),
+        ({plans: b'{"a":' * 100_000}, "plans.json: not a JSON file: nested too deeply"),
+        ({plans: b'{"a": ' + b"9" * 5000 + b"}"}, "plans.json: not a JSON file"),
+        ({f"{plans}/notes.json": b"{}"}, r"plans.json' is a file and a folder"),
+        ({f"{NAME}/{MODELS[0]}/{'n' * 260}.txt": b"{}"}, "too long a name"),
+        ({f"{NAME}/{'n/' * 1500}notes.txt": b"{}"}, "too long a name"),
         ({plans: b"{"}, "plans.json: not a JSON file"),
         ({plans: None}, f"no {plans}"),
     ):

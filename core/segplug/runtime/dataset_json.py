@@ -70,7 +70,7 @@ def read_strict_json(file: Path) -> tuple[Any, list[Finding]]:
         return json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=pairs), check.findings
     except FileNotFoundError:
         check.error("no such file", "dataset.json in the data set's folder", "Write one; the documentation shows how")
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
         check.error(f"no valid JSON: {error}", "a JSON object")
     except RecursionError:
         check.error("JSON nested too deeply to be read", "a JSON object")

@@ -54,6 +54,18 @@ def write_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
     write_text(path, json.dumps(value, indent=4, sort_keys=sort_keys, default=_plain))
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or is nested too deeply, or has a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply to be read") from None
+
+
 def read_json(path: Path) -> Any:
     """Read JSON.
 
@@ -61,10 +73,10 @@ def read_json(path: Path) -> Any:
         DataError: the file is missing or is not JSON; the message names it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DataError(
             f"{path}: not a JSON file: {error}. Restore it, or make it anew with the command that wrote it"
         ) from None

@@ -50,7 +50,10 @@ def tell_of_all(
     if before or latest:
         content = {**before, **latest, "description": described.as_json()}
         for entry in ("trained_with", "files"):
-            content[entry] = _kept(before.get(entry), folder.parent, replaced) | dict(latest.get(entry, {}))
+            new = latest.get(entry)
+            content[entry] = _kept(before.get(entry), folder.parent, replaced) | (
+                dict(new) if isinstance(new, Mapping) else {}
+            )
         write_text(folder / MANIFEST, json.dumps(content, indent=1))
     write_text(folder / CARD, model_card(described))
 

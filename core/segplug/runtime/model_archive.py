@@ -29,6 +29,8 @@ in a folder of predictions."""
 MOST_FILES = 100_000
 _BYTES_AT_ONCE = 1 << 20
 _LARGEST_TEXT = 1 << 28
+_LONGEST_PART, _LONGEST_NAME = 255, 2048
+"""Bytes of a part of a name and of all of it that usual file systems take, with room for the folder of results."""
 
 
 def write_archive(path: Path, files: Mapping[str, Path], texts: Mapping[str, str]) -> None:
@@ -138,6 +140,9 @@ class ModelArchive:
                 self._entries[name] = entry
             else:
                 self.left_out.append(name)
+        folders = {str(parent) for name in self._entries for parent in PurePosixPath(name).parents}
+        if both := sorted(folders & set(self._entries)):
+            raise DataError(f"{self.path}: {both[0]!r} is a file and a folder. Do not use this file")
         total = sum(entry.file_size for entry in self._entries.values())
         if total > self._most:
             raise DataError(
@@ -149,7 +154,9 @@ class ModelArchive:
         name, parts = entry.filename, PurePosixPath(entry.filename).parts
         mode = entry.external_attr >> 16
         problem = ""
-        if not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts or "\0" in name:
+        if any(len(part.encode()) > _LONGEST_PART for part in parts) or len(name.encode()) > _LONGEST_NAME:
+            name, problem = f"{name[:60]}...", "is too long a name"
+        elif not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts or "\0" in name:
             problem = "is outside the folder of results"
         elif stat.S_ISLNK(mode) or (stat.S_IFMT(mode) and not stat.S_ISREG(mode)):
             problem = "is no plain file"
@@ -164,7 +171,7 @@ class ModelArchive:
 def is_allowed(name: str) -> bool:
     """Whether a file may come out of an archive: no pickles, no programs."""
     path = PurePosixPath(name)
-    if path.name.startswith("."):
+    if any(part.startswith(".") for part in path.parts) or not name.isprintable():
         return False
     in_predictions = len(path.parts) > 3 and (
         "validation" in path.parts or "crossval_" in name or "ensembles" in path.parts

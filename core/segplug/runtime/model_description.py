@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ from typing import Any
 from segplug.errors import DataError
 from segplug.model import DatasetDescription, Plan
 from segplug.runtime.dataset_json import parse_description
+from segplug.runtime.files import parse_json
 from segplug.runtime.model_names import ModelName, crossval_name, parse_model_name
 from segplug.runtime.plan_codec import decode_plan
 
@@ -109,7 +109,7 @@ def describe_files(names: Sequence[str], read: Read, source: str) -> ModelsDescr
         if str(path) not in there:
             raise DataError(f"{source}: no {path}")
         try:
-            return json.loads(read(str(path)))
+            return parse_json(read(str(path)))
         except ValueError as error:
             raise DataError(f"{source}: {path}: not a JSON file: {error}") from None
 

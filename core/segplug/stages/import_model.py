@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from segplug.errors import CheckpointError, DataError, UsageError
 from segplug.runtime.checkpoint import read_checkpoint
 from segplug.runtime.choice_codec import instructions, read_choice
 from segplug.runtime.download import download, is_url
-from segplug.runtime.files import PARTIAL, file_hash, write_text
+from segplug.runtime.files import PARTIAL, file_hash, parse_json, write_text
 from segplug.runtime.installed_models import read_installed, tell_of_all
 from segplug.runtime.model_archive import MANIFEST, ModelArchive
 from segplug.runtime.model_description import ModelsDescription, describe_files, describe_results
@@ -239,7 +238,7 @@ def _read_manifest(archive: ModelArchive, name: str) -> Mapping[str, Any] | None
     if name not in archive.names:
         return None
     try:
-        files = json.loads(archive.read(name))["files"]
+        files = parse_json(archive.read(name))["files"]
         return {file: entry["sha256"] for file, entry in files.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{archive.path}: {name}: damaged: {error}. Download it again") from None
