@@ -18,6 +18,8 @@ from segplug.runtime.checkpoint import read_checkpoint
 from segplug.runtime.choice_codec import read_choice
 from segplug.runtime.run_record import RunRecord, what_changed
 from segplug.runtime.splits import write_splits
+from segplug.stages.fingerprint import fingerprint
+from segplug.stages.plan import plan
 from segplug.stages.predict_choice import predict_choice
 from segplug.stages.run import Planning, Training, run
 from segplug.stages.select import select
@@ -137,6 +139,14 @@ def test_a_plan_edited_by_hand_is_kept_and_trained_by(project, listener, short):
     assert "plan Dataset501_Phantom segplugCompactPlans (edited since it was planned, kept)" in listener.subjects
     assert again.plan.configurations["3d_fullres"].patch_size == (8, 16, 16)
     assert not again.folds[0].kept
+
+
+def test_the_only_plans_there_are_are_used(project, short):
+    raw = project.workspace.raw_folder(501)
+    fingerprint(project, raw)
+    plan(project, raw, planner="compact")
+    assert run(project, 501, folds=[], training=short).plan.plans_name == "segplugCompactPlans"
+    assert not project.workspace.plans_file(NAME, "nnUNetPlans").exists()
 
 
 def test_data_with_errors_stop_it_before_anything_is_made(project, short):

@@ -19,7 +19,7 @@ from segplug.runtime.fold_work import parse_fold
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.model_names import parse_model_name
 from segplug.runtime.plan_codec import read_plan
-from segplug.runtime.planned import DEFAULT_PLANS
+from segplug.runtime.planned import DEFAULT_PLANS, plans_names
 from segplug.runtime.preprocessed_cases import STORE
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import load_dataset
@@ -43,7 +43,7 @@ class Planning:
     """How `run` plans. Fields as for `segplug.stages.plan.plan`.
 
     Without a planner, plans of the name that are there are used as they are, and the default planner makes them if
-    there are none.
+    there are none. Without a name too, it is `nnUNetPlans`, or the only plans there are.
     """
 
     planner: str | ComponentRef | None = None
@@ -203,7 +203,9 @@ def _plan(project: Project, dataset: str | int | Path, name: str, planning: Plan
     planner = planning.planner or "default"
     asked = {**asdict(planning), "planner": asdict(planner) if isinstance(planner, ComponentRef) else planner}
     noted = record.planned(asked)
-    file = workspace.plans_file(name, str(noted.get("plans_name", planning.plans_name or DEFAULT_PLANS)))
+    there = plans_names(workspace, name) if planning.planner is None else []
+    usual = there[0] if len(there) == 1 else DEFAULT_PLANS  # as every other command takes them
+    file = workspace.plans_file(name, str(noted.get("plans_name", planning.plans_name or usual)))
     reason = ""
     if noted and file.is_file():
         if value_hash(read_json(file)) != noted.get("written"):
