@@ -38,6 +38,7 @@ COMMANDS = {
     "model": "Share trained models.",
     "report": "One page about a data set and its models.",
     "run": "All of it, resumable.",
+    "bench": "How fast it is on this machine.",
     "plugins": "What is installed, what is in force, and why something is not.",
 }
 """Built-in commands in the order of the help; each is `app` of the module of its name in this package."""

@@ -1,0 +1,139 @@
+"""Model folders with random weights, which both programs can predict with, and the plans they are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from segplug.kernel import Kernel
+from segplug.model import Plan
+from segplug.runtime.files import read_json, write_json
+from segplug.runtime.plan_codec import decode_plan, encode_plan
+
+LABELS = {"background": 0, "Anterior": 1, "Posterior": 2}
+
+
+def plan_of(file: Path) -> Plan:
+    """A plan that one of the programs wrote."""
+    return decode_plan(read_json(file), file)
+
+
+def small_plan(patch_size: Sequence[int] = (16, 24, 16), features: int = 8, stages: int = 2) -> Plan:
+    """A plan for z-scored images of spacing 1 with one channel, whose network takes little time.
+
+    Args:
+        features: of the first stage; each further one has twice as many.
+    """
+    raw = _raw_plan(patch_size, [features * 2**stage for stage in range(stages)])
+    return decode_plan(raw, Path("plans.json"))
+
+
+def write_model(
+    folder: Path, plan: Plan, *, folds: Sequence[int], labels: Mapping[str, int] | None = None, mirror: bool = True
+) -> Path:
+    """Write a model folder of the plan's `3d_fullres` (or `2d`) with random weights that differ by fold.
+
+    Args:
+        folder: `nnUNetTrainer__<plans>__<configuration>`.
+        labels: of dataset.json.
+        mirror: let predictions be averaged over mirrored images, along every axis.
+    """
+    import torch
+
+    from segplug.runtime.checkpoint import checkpoint_content
+    from segplug.runtime.checkpoint_writer import write_checkpoint
+    from segplug.runtime.network import build_network
+
+    labels = dict(labels or LABELS)
+    configuration = plan.configurations[folder.name.rpartition("__")[2]]
+    channels = len(configuration.normalization)
+    raw = {"channel_names": {str(i): "MRI" for i in range(channels)}, "labels": labels, "numTraining": 1}
+    raw["file_ending"] = ".nii.gz" if len(configuration.patch_size) == 3 else ".png"
+    write_json(folder / "plans.json", encode_plan(plan))
+    write_json(folder / "dataset.json", raw)
+    for fold in folds:
+        torch.manual_seed(fold)
+        network = build_network(
+            Kernel(discover=False).registry, configuration, channels, len(labels), deep_supervision=True
+        )
+        content = checkpoint_content(
+            network,
+            plans=encode_plan(plan),
+            configuration=configuration.name,
+            fold=fold,
+            dataset_json=raw,
+            trainer="nnUNetTrainer",
+            mirror_axes=tuple(range(len(configuration.patch_size))) if mirror else (),
+            state={"optimizer_state": None, "current_epoch": 1, "logging": {}, "_best_ema": None},
+            extension={},
+        )
+        write_checkpoint(folder / f"fold_{fold}" / "checkpoint_final.pth", content)
+    return folder
+
+
+def with_spacing(plan: Plan, configuration: str, spacing: Sequence[float]) -> Plan:
+    """The plan with another target spacing."""
+    changed = replace(plan.configurations[configuration], spacing=tuple(spacing))
+    return replace(plan, configurations={**plan.configurations, configuration: changed})
+
+
+def _raw_plan(patch_size: Sequence[int], features: Sequence[int]) -> dict[str, Any]:
+    dimensions, stages = len(patch_size), len(features)
+    resample = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    function = "resample_data_or_seg_to_shape"
+    convolution = f"torch.nn.modules.conv.Conv{dimensions}d"
+    configuration = {
+        "data_identifier": "bench",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": list(patch_size),
+        "median_image_size_in_voxels": list(patch_size),
+        "spacing": [1.0] * dimensions,
+        "normalization_schemes": ["ZScoreNormalization"],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": function,
+        "resampling_fn_seg": function,
+        "resampling_fn_probabilities": function,
+        "resampling_fn_data_kwargs": resample,
+        "resampling_fn_seg_kwargs": {**resample, "is_seg": True, "order": 1},
+        "resampling_fn_probabilities_kwargs": {**resample, "order": 1},
+        "architecture": {
+            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+            "arch_kwargs": {
+                "n_stages": stages,
+                "features_per_stage": list(features),
+                "conv_op": convolution,
+                "kernel_sizes": [[3] * dimensions] * stages,
+                "strides": [[1] * dimensions, *[[2] * dimensions] * (stages - 1)],
+                "n_conv_per_stage": [2] * stages,
+                "n_conv_per_stage_decoder": [2] * (stages - 1),
+                "conv_bias": True,
+                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
+                "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+                "dropout_op": None,
+                "dropout_op_kwargs": None,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": {"inplace": True},
+            },
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+        "batch_dice": False,
+    }
+    numbers = {"max": 200.0, "mean": 100.0, "median": 100.0, "min": 0.0, "std": 20.0}
+    return {
+        "dataset_name": "Dataset004_Hippocampus",
+        "plans_name": "nnUNetPlans",
+        "original_median_spacing_after_transp": [1.0] * 3,
+        "original_median_shape_after_transp": [64] * 3,
+        "image_reader_writer": "SimpleITKIO" if dimensions == 3 else "NaturalImage2DIO",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {
+            "0": {**numbers, "percentile_00_5": 1.0, "percentile_99_5": 190.0}
+        },
+        "configurations": {"3d_fullres" if dimensions == 3 else "2d": configuration},
+    }
