@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from segplug.model import Image, Prediction
 from segplug.protocols import Model, Pipeline, PredictionSettings
 from segplug.runtime.device import resolve_device, resolve_precision
+from segplug.runtime.kept_memory import keeping_freed_memory
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,7 +36,8 @@ class TorchPredictor:
     def predict(self, image: Image, previous: Any = None) -> Prediction:
         """Predict one raw image, see `segplug.protocols.Predictor`."""
         forward = [partial(self._forward, network) for network in self._networks]
-        return self._pipeline.run(image, forward, self.device, previous)
+        with keeping_freed_memory():
+            return self._pipeline.run(image, forward, self.device, previous)
 
     def _forward(self, network: nn.Module, x: Tensor) -> Tensor:
         dtype = _DTYPES.get(self.precision)

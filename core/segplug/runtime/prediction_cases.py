@@ -15,6 +15,7 @@ from segplug.model import Case, Image, Labels, Prediction
 from segplug.runtime.case_reading import read_image, read_labels
 from segplug.runtime.files import file_hash
 from segplug.runtime.geometry import differences
+from segplug.runtime.kept_memory import keeping_freed_memory
 from segplug.runtime.overlap import ahead
 from segplug.runtime.prediction_engine import Engine
 from segplug.runtime.prediction_output import PredictionOutput, input_hashes
@@ -68,7 +69,7 @@ class CaseRun:
         """Predict and write every case that can be."""
         self._total = len(cases)
         pending: list[tuple[Case, Prediction, Future[Path]]] = []
-        with ThreadPoolExecutor(1, thread_name_prefix="write") as writing:
+        with keeping_freed_memory(), ThreadPoolExecutor(1, thread_name_prefix="write") as writing:
             for case, reading in ahead(self._read, cases, int(overlapped)):
                 with self._naming(case):
                     ready = reading.result()
