@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from segplug.stages.fingerprint import fingerprint as fingerprint
     from segplug.stages.import_model import import_model as import_model
     from segplug.stages.move_plans import move_plans as move_plans
+    from segplug.stages.overlays import overlays as overlays
     from segplug.stages.plan import plan as plan
     from segplug.stages.postprocess import apply_postprocessing as apply_postprocessing
     from segplug.stages.postprocess import fit_postprocessing as fit_postprocessing
@@ -66,6 +67,7 @@ _HOME = {
     "load_model": "segplug.arrays.prediction",
     "move_plans": "segplug.stages.move_plans",
     "open_project": "segplug.runtime.project",
+    "overlays": "segplug.stages.overlays",
     "plan": "segplug.stages.plan",
     "predict_choice": "segplug.stages.predict_choice",
     "predict_folder": "segplug.stages.predict",
@@ -103,6 +105,7 @@ __all__ = [
     "load_model",
     "move_plans",
     "open_project",
+    "overlays",
     "plan",
     "predict_choice",
     "predict_folder",

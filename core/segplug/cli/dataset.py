@@ -41,6 +41,27 @@ def verify(
 
 
 @app.command()
+def overlay(
+    ctx: typer.Context,
+    dataset: DatasetArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the pictures.")],
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", metavar="DIR", help="Predicted label maps, to show too; others are left out."),
+    ] = None,
+    channel: Annotated[int, typer.Option("--channel", min=0, help="The channel shown.")] = 0,
+    slices: Annotated[int, typer.Option("--slices", min=1, help="Slices of a volume, at most.")] = 4,
+    workers: WorkersOption = None,
+) -> None:
+    """Draw every training case with its label map outlined, to look through: DIR/CASE.png."""
+    from segplug.stages.overlays import overlays
+
+    with open_project(ctx, workers) as project:
+        drawn = overlays(project, dataset, output, predictions=predictions, channel=channel, slices=slices)
+    say(f"{len(drawn)} pictures in {output}")
+
+
+@app.command()
 def convert(
     ctx: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder or file to convert; it is only read.")],
