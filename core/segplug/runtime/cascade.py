@@ -9,12 +9,12 @@ from pathlib import Path
 from segplug.errors import DataError
 from segplug.model import Configuration, Plan, Split
 from segplug.protocols import Store
-from segplug.runtime.model_names import train_command
 from segplug.runtime.planned import find_configuration
 from segplug.runtime.preprocessed_cases import open_store
 from segplug.runtime.project import Project
 from segplug.runtime.splits import ALL, read_splits
 from segplug.runtime.stage_predictions import StagePredictions
+from segplug.runtime.train_command import train_command
 from segplug.runtime.trainer_choice import choose_trainer, folder_name
 
 
@@ -131,7 +131,7 @@ def require_predictions(
     folds = [str(number) for number, fold in enumerate(splits) if not set(told).isdisjoint(fold.val)]
     beyond = set(told).difference(*(fold.val for fold in splits))
     model_folder = predictions.folder.parent.parent
-    commands = [train_command(model_folder, fold) for fold in (*folds, *([ALL] if beyond else []))]
+    commands = [train_command(project.kernel, model_folder, fold) for fold in (*folds, *([ALL] if beyond else []))]
     raise DataError(
         f"{where} {what} {len(told)} cases of the fold: {listed}. The validation of {previous} writes them. Run: "
         + "; ".join(commands)

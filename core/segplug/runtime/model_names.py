@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segplug.errors import UsageError
-from segplug.runtime.trainer_choice import NNUNET_TRAINER
 
 _BETWEEN = "__"
 _BETWEEN_MODELS = "___"
@@ -42,13 +41,6 @@ def trained_models(folder: Path) -> list[ModelName]:
     """Names of the model folders in a data set's folder of results, sorted; it need not exist."""
     there = sorted(f.name for f in folder.glob(f"*{_BETWEEN}*{_BETWEEN}*") if f.is_dir()) if folder.is_dir() else []
     return [ModelName(*parts) for parts in (name.split(_BETWEEN) for name in there) if len(parts) == 3 and all(parts)]
-
-
-def train_command(model_folder: Path, fold: int | str) -> str:
-    """The command that trains and validates a fold of a model to its end; it names what is not the default."""
-    trainer, plans, configuration = (*model_folder.name.split(_BETWEEN), "", "", "")[:3]
-    named = "" if trainer == NNUNET_TRAINER else f" --trainer {trainer}"
-    return f"segplug train {model_folder.parent.name} {configuration} {fold} --plans-name {plans}{named} --continue"
 
 
 def folds_text(folds: Sequence[int | str]) -> str:

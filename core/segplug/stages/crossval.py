@@ -12,11 +12,12 @@ from segplug.runtime.evaluation import SUMMARY, read_summary
 from segplug.runtime.files import read_json, write_json
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.manifest import made_from, staleness
-from segplug.runtime.model_names import crossval_name, train_command
+from segplug.runtime.model_names import crossval_name
 from segplug.runtime.prediction_folder import FolderDescription, describe_folder
 from segplug.runtime.prediction_output import MANIFESTS
 from segplug.runtime.project import Project
 from segplug.runtime.reference_labels import copy_if_changed
+from segplug.runtime.train_command import train_command
 from segplug.stages.evaluate import evaluate, label_maps
 
 STAGE = "cross-validation"
@@ -54,7 +55,7 @@ def gather_folds(
     """
     described = describe_folder(project.kernel, model_folder)
     ending = described.dataset.file_ending
-    files = validation_files(model_folder, folds, ending)
+    files = validation_files(project, model_folder, folds, ending)
     target = output or model_folder / crossval_name(folds)
     with working_in(target):
         _remove_others(target, ending, files)
@@ -88,7 +89,7 @@ def _remove_others(folder: Path, ending: str, cases: Collection[str]) -> None:
         file.unlink()
 
 
-def validation_files(model_folder: Path, folds: Sequence[int | str], ending: str) -> dict[str, Path]:
+def validation_files(project: Project, model_folder: Path, folds: Sequence[int | str], ending: str) -> dict[str, Path]:
     """Label map of each validation case of the folds, as their summaries name them; sorted by case.
 
     Raises:
@@ -100,7 +101,7 @@ def validation_files(model_folder: Path, folds: Sequence[int | str], ending: str
         if not (folder / SUMMARY).is_file():
             raise DataError(
                 f"{folder / SUMMARY}: no such file, so fold {fold} is not trained and validated to its end. "
-                f"Run: {train_command(model_folder, fold)}"
+                f"Run: {train_command(project.kernel, model_folder, fold)}"
             )
         for evaluated in read_summary(folder / SUMMARY).cases:
             file = folder / evaluated.prediction.name
@@ -108,7 +109,7 @@ def validation_files(model_folder: Path, folds: Sequence[int | str], ending: str
             if not file.is_file():
                 raise DataError(
                     f"{file}: no such prediction, though {SUMMARY} beside it has its scores. "
-                    f"Run: {train_command(model_folder, fold)}"
+                    f"Run: {train_command(project.kernel, model_folder, fold)}"
                 )
             if case in found:
                 raise DataError(

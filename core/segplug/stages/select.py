@@ -12,13 +12,14 @@ from pathlib import Path
 from segplug.errors import DataError, UsageError
 from segplug.model import Choice, Evaluation
 from segplug.runtime.choice_codec import candidate_folder, write_choice
-from segplug.runtime.model_names import ModelName, train_command, trained_models
+from segplug.runtime.model_names import ModelName, trained_models
 from segplug.runtime.planned import DEFAULT_PLANS
 from segplug.runtime.postprocessing_file import DEFAULT_POSTPROCESSOR
 from segplug.runtime.prediction_folder import describe_folder
 from segplug.runtime.prediction_output import PredictionOutput
 from segplug.runtime.project import Project
 from segplug.runtime.splits import read_splits
+from segplug.runtime.train_command import train_command
 from segplug.runtime.trainer_choice import NNUNET_TRAINER
 from segplug.stages.crossval import evaluate_if_changed, find_references, gather_folds
 from segplug.stages.ensemble import ensemble_cases, require_same_labels
@@ -102,7 +103,7 @@ def select(
     used_folds = tuple(_folds(project, name) if folds is None else folds)
     if not used_folds:
         raise UsageError("no fold given")
-    models = _find_models(root, configurations, plans_names, trainers, used_folds)
+    models = _find_models(project, root, configurations, plans_names, trainers, used_folds)
     pairs = list(combinations(models, 2)) if ensembles else []
     candidates: list[Candidate] = []
     with project.stage(STAGE, name, len(models) + len(pairs)):
@@ -181,6 +182,7 @@ def _folds(project: Project, dataset: str) -> Sequence[int | str]:
 
 
 def _find_models(
+    project: Project,
     root: Path,
     configurations: Sequence[str] | None,
     plans_names: Sequence[str] | None,
@@ -208,7 +210,7 @@ def _find_models(
             if not unfinished:
                 models.append(model)
                 continue
-            why = "\n".join(f"  {train_command(root / str(model), fold)}" for fold in unfinished)
+            why = "\n".join(f"  {train_command(project.kernel, root / str(model), fold)}" for fold in unfinished)
             text = f"{model}: folds {', '.join(map(str, unfinished))} are not trained and validated. Run:\n{why}"
         else:
             text = f"{root / str(model)}: no such model. There are: {listed}"

@@ -11,13 +11,14 @@ from segplug.model import TrainedFold
 from segplug.protocols import PredictionSettings
 from segplug.runtime.files import read_json
 from segplug.runtime.folder_lock import working_in
-from segplug.runtime.model_names import parse_model_name, train_command
+from segplug.runtime.model_names import parse_model_name
 from segplug.runtime.plan_codec import read_plan
 from segplug.runtime.prediction_folder import PLANS, describe_folder
 from segplug.runtime.prediction_output import MANIFESTS
 from segplug.runtime.preprocessed_cases import open_store
 from segplug.runtime.project import Project
 from segplug.runtime.stage_predictions import StagePredictions
+from segplug.runtime.train_command import train_command
 from segplug.stages.crossval import validation_files
 
 
@@ -43,11 +44,11 @@ def validation_probabilities(
     """
     ending = describe_folder(project.kernel, model_folder).dataset.file_ending
     for fold in folds:
-        files = validation_files(model_folder, [fold], ending)
+        files = validation_files(project, model_folder, [fold], ending)
         missing = [case for case, file in files.items() if not _beside(file, case).is_file()]
         if missing:
             _predict_again(project, TrainedFold(model_folder / f"fold_{fold}", fold), list(files), missing, computing)
-    return {case: _beside(file, case) for case, file in validation_files(model_folder, folds, ending).items()}
+    return {case: _beside(file, case) for case, file in validation_files(project, model_folder, folds, ending).items()}
 
 
 def _beside(label_map: Path, case: str) -> Path:
@@ -65,7 +66,8 @@ def _predict_again(
         "which ensembles are made of, and they cannot be predicted again"
     )
     if not trained.checkpoint().is_file():
-        raise DataError(f"{reason}: {trained.checkpoint()} is not there. Run: {train_command(folder, trained.fold)}")
+        command = train_command(project.kernel, folder, trained.fold)
+        raise DataError(f"{reason}: {trained.checkpoint()} is not there. Run: {command}")
     plan = read_plan(folder / PLANS)
     configuration = plan.configurations[parse_model_name(folder.name).configuration]
     preprocess = (
