@@ -55,8 +55,11 @@ def whole_numbers(array: NDArray[np.float32], path: Path) -> NDArray[np.integer[
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     if not (low >= -(2**24) and high <= 2**24):  # NaN and infinity fail this too
         raise DataError(f"{path}: label values from {low} to {high}; expected whole numbers. Correct the label map")
-    labels: NDArray[np.integer[Any]] = array.astype(np.int16 if low >= -(2**15) and high < 2**15 else np.int32)
-    if not np.array_equal(labels, array):
-        wrong = np.unique(array[labels != array])[:5].tolist()
+    labels: NDArray[np.integer[Any]] = np.empty(array.shape, np.int16 if low >= -(2**15) and high < 2**15 else np.int32)
+    for part, values in zip(labels, array, strict=True):  # plane by plane, in the cache
+        part[...] = values
+        if np.array_equal(part, values):
+            continue
+        wrong = np.unique(array[array != np.trunc(array)])[:5].tolist()
         raise DataError(f"{path}: label values {wrong}; expected whole numbers. Correct the label map")
     return labels

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from segplug.errors import DataError, SegplugError
+from segplug.protocols import Executor
 from segplug.runtime.project import Project
 
 T = TypeVar("T")
@@ -25,19 +26,54 @@ def map_cases(
     Raises:
         DataError: cases failed; all of them are listed, after the others are done.
     """
-    names = list(cases)
-    found: dict[int, R] = {}
-    wrong: dict[int, SegplugError] = {}
+    found: dict[str, R] = {}
     with project.stage(stage, subject, len(cases)):
-        for done, outcome in enumerate(project.executor.map(work, list(cases.values())), start=1):
-            if isinstance(outcome.error, SegplugError):
-                wrong[outcome.index] = outcome.error
-            elif outcome.error is not None:
-                raise outcome.error
-            else:
-                found[outcome.index] = outcome.value  # type: ignore[assignment]  # None only if R allows it
-            project.progress(stage, names[outcome.index], done, len(cases))
-        if wrong:
-            lines = "\n".join(f"  {names[index]}: {error}" for index, error in sorted(wrong.items()))
-            raise DataError(f"{len(wrong)} of {len(cases)} cases {failed}:\n{lines}")
-    return {name: found[index] for index, name in enumerate(names)}
+        wrong = each_case(project, stage, work, cases, found.__setitem__)
+        raise_wrong(wrong, f"{len(wrong)} of {len(cases)} cases {failed}")
+    return {name: found[name] for name in cases}
+
+
+def each_case(
+    project: Project,
+    stage: str,
+    work: Callable[[T], R],
+    cases: Mapping[str, T],
+    take: Callable[[str, R], None],
+    *,
+    tolerated: tuple[type[BaseException], ...] = (SegplugError,),
+    done: int = 0,
+    total: int | None = None,
+    executor: Executor | None = None,
+) -> dict[str, BaseException]:
+    """Run `work` on every case and hand what it returns to `take(name, value)`, in the order in which cases end.
+
+    Args:
+        work: importable by name, or a `functools.partial` of such a one; runs in a worker.
+        cases: name -> item.
+        tolerated: errors of a case that do not stop the others; any other is raised at once.
+        done, total: what the progress starts from, and counts to, if not from none to these cases.
+        executor: to run in; None for the project's.
+
+    Returns:
+        The tolerated errors, by case in the order of `cases`.
+    """
+    names = list(cases)
+    wrong: dict[str, BaseException] = {}
+    for outcome in (executor or project.executor).map(work, list(cases.values())):
+        name = names[outcome.index]
+        if outcome.error is None:
+            take(name, outcome.value)  # type: ignore[arg-type]  # None only if R allows it
+        elif isinstance(outcome.error, tolerated):
+            wrong[name] = outcome.error
+        else:
+            raise outcome.error
+        done += 1
+        project.progress(stage, name, done, len(cases) if total is None else total)
+    return {name: wrong[name] for name in names if name in wrong}
+
+
+def raise_wrong(wrong: Mapping[str, BaseException], what: str) -> None:
+    """Raise one `DataError`, `what` and a line for each case; return if there is none."""
+    if wrong:
+        lines = "\n".join(f"  {name}: {error}" for name, error in wrong.items())
+        raise DataError(f"{what}:\n{lines}")

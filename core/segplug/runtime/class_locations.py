@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import ceil
 
 import numpy as np
@@ -17,6 +17,9 @@ SEED = 1234
 
 MIN_VOXELS, MIN_SHARE = 10_000, 0.01
 """At least so many voxels of a class are kept, or all if there are fewer (nnU-Net's rule)."""
+
+_BLOCK = 1 << 18
+"""Voxels looked at at once: they stay in the cache."""
 
 ClassKey = int | tuple[int, ...]
 
@@ -34,27 +37,37 @@ def class_locations(target: NDArray[np.int16], labels: LabelSet) -> dict[ClassKe
     Returns:
         Per class (label, or region as a tuple) voxels (n, 3), in order of the array; n = 0 for an absent class.
     """
-    planes = target[0]
     keys: list[ClassKey] = list(labels.classes)
     if labels.ignore_label is not None:
         keys.append(annotated_key(labels.all_labels))
-    counts = _label_counts(planes)
+    blocks = list(_blocks(target[0]))
+    counts = _label_counts(blocks)
     picked = {key: _draw(counts, _values(key), index) for index, key in enumerate(keys)}
-    found: dict[ClassKey, list[NDArray[np.int32]]] = {key: [] for key in keys}
-    for z, plane in enumerate(planes):
-        wanted = [key for key in keys if len(picked[key][z])]
+    found: dict[ClassKey, list[NDArray[np.int64]]] = {key: [] for key in keys}
+    start = 0
+    for number, block in enumerate(blocks):
+        wanted = [key for key in keys if len(picked[key][number])]
         if wanted:
-            foreground = np.flatnonzero(plane > 0)
-            values = plane.reshape(-1)[foreground]
+            foreground = np.flatnonzero(block > 0)
+            values = block[foreground]
             for key in wanted:
                 if -1 in _values(key) or 0 in _values(key):
-                    flat = np.flatnonzero(np.isin(plane, _values(key)))[picked[key][z]]
+                    flat = np.flatnonzero(np.isin(block, _values(key)))[picked[key][number]]
                 else:
-                    flat = foreground[np.flatnonzero(_is_one_of(values, _values(key)))[picked[key][z]]]
-                y, x = np.divmod(flat, plane.shape[1])
-                found[key].append(np.stack([np.full_like(y, z), y, x], axis=1).astype(np.int32))
-    none = np.empty((0, 3), np.int32)
-    return {key: np.concatenate(parts) if parts else none for key, parts in found.items()}
+                    flat = foreground[np.flatnonzero(_is_one_of(values, _values(key)))[picked[key][number]]]
+                found[key].append(flat + start)
+        start += block.size
+    none = np.empty(0, np.int64)
+    voxels = {key: np.concatenate(parts) if parts else none for key, parts in found.items()}
+    shape = target.shape[1:]
+    return {key: np.stack(np.unravel_index(flat, shape), axis=1).astype(np.int32) for key, flat in voxels.items()}
+
+
+def _blocks(array: NDArray[np.int16]) -> Iterator[NDArray[np.int16]]:
+    """The array as flat pieces of whole planes, each small enough for the cache, or one plane."""
+    step = max(1, _BLOCK // max(1, array[0].size))
+    for start in range(0, len(array), step):
+        yield array[start : start + step].reshape(-1)
 
 
 def _values(key: ClassKey) -> tuple[int, ...]:
@@ -65,23 +78,23 @@ def _is_one_of(values: NDArray[np.int16], wanted: Sequence[int]) -> NDArray[np.b
     return values == wanted[0] if len(wanted) == 1 else np.isin(values, wanted)
 
 
-def _label_counts(planes: NDArray[np.int16]) -> NDArray[np.int64]:
-    """Voxels per plane and label, (z, labels); column 0 stands for label -1."""
-    width = max(0, int(planes.max())) + 2
-    return np.stack([np.bincount(plane.reshape(-1) + np.int16(1), minlength=width) for plane in planes])
+def _label_counts(blocks: Sequence[NDArray[np.int16]]) -> NDArray[np.int64]:
+    """Voxels per block and label, (blocks, labels); column 0 stands for label -1."""
+    width = max(0, *(int(block.max()) for block in blocks)) + 2
+    return np.stack([np.bincount(block + np.int16(1), minlength=width) for block in blocks])
 
 
 def _draw(counts: NDArray[np.int64], values: Sequence[int], index: int) -> list[NDArray[np.int64]]:
-    """Which voxels of a class to keep: per plane, ascending numbers among the plane's voxels of the class."""
+    """Which voxels of a class to keep: per block, ascending numbers among the block's voxels of the class."""
     columns = [v + 1 for v in values if v + 1 < counts.shape[1]]
-    per_plane = counts[:, columns].sum(axis=1)
-    total = int(per_plane.sum())
+    per_block = counts[:, columns].sum(axis=1)
+    total = int(per_block.sum())
     size = max(min(MIN_VOXELS, total), ceil(total * MIN_SHARE))
     if size == total:
         drawn = np.arange(total)
     else:
         random = generator(SEED, "class locations", index)
         drawn = np.sort(random.choice(total, size, replace=False, shuffle=False))
-    ends = np.cumsum(per_plane)
+    ends = np.cumsum(per_block)
     parts = np.split(drawn, np.searchsorted(drawn, ends[:-1]))
-    return [part - start for part, start in zip(parts, ends - per_plane, strict=True)]
+    return [part - start for part, start in zip(parts, ends - per_block, strict=True)]

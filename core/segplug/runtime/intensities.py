@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from math import isqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +58,8 @@ def draw_intensities(channels: Iterable[NDArray[np.float32]], draws: int) -> lis
         channels: per channel, the intensities of all foreground voxels in array order; all of one length.
         draws: values to draw from each channel.
     """
-    random = np.random.RandomState(SEED)  # a newer generator would draw other numbers than nnU-Net
-    return [_draw(random, values, draws) if values.size and draws else NOTHING for values in channels]
+    source = _Draws()
+    return [_draw(source, values, draws) if values.size and draws else NOTHING for values in channels]
 
 
 def merge_intensities(parts: Iterable[Intensities]) -> Intensities:
@@ -106,25 +109,75 @@ def percentiles(drawn: Intensities, wanted: Iterable[float], *, single_precision
     return found
 
 
-def _draw(random: np.random.RandomState, values: NDArray[np.float32], draws: int) -> Intensities:
-    """`random.choice(values, draws)`, counted; the generator is left in the same state."""
+class _Draws:
+    """Indices as `RandomState(SEED).choice(size, count)` draws them, call after call."""
+
+    def __init__(self) -> None:
+        self._random: np.random.RandomState | None = None  # a newer generator would draw other numbers than nnU-Net
+        self._place = 0
+
+    def indices(self, size: int, count: int) -> NDArray[np.int64]:
+        """The next `count` indices; any split into calls gives the same numbers in all."""
+        if self._random is None:
+            self._random = np.random.RandomState(SEED)
+        indices: NDArray[np.int64] = self._random.randint(0, size, count)
+        return indices
+
+    def counts(self, size: int, count: int) -> NDArray[np.int64]:
+        """How often each index is among the next `count`. Of one object call either this or `indices`.
+
+        An index is a number of the generator masked to the bits that `size` needs, passed over if it is too large. The
+        numbers are the same for each case, so they are made once.
+        """
+        if size == 1:  # nothing is drawn
+            return np.array([count], np.int64)
+        mask = (1 << (size - 1).bit_length()) - 1
+        likely = count * (mask + 1) // size
+        spread = 64 + 8 * isqrt(likely)
+        while True:
+            start, stop = max(0, likely - spread), likely + spread
+            numbers = _masked(mask, _with_room(self._place + stop))[self._place : self._place + stop]
+            before = int(np.count_nonzero(numbers[:start] < size))
+            fitting = np.flatnonzero(numbers[start:] < size)
+            if before < count <= before + len(fitting):
+                end = start + int(fitting[count - before - 1]) + 1
+                self._place += end
+                return np.bincount(numbers[:end], minlength=size)[:size]
+            spread *= 4
+
+
+def _with_room(count: int) -> int:
+    return -(-count // _CHUNK) * _CHUNK
+
+
+@lru_cache(maxsize=1)
+def _numbers(count: int) -> NDArray[np.uint32]:
+    """The first numbers of the generator."""
+    numbers: NDArray[np.uint32] = np.random.RandomState(SEED).randint(0, 2**32, count, np.uint32)
+    return numbers
+
+
+@lru_cache(maxsize=4)
+def _masked(mask: int, count: int) -> NDArray[Any]:
+    masked = _numbers(count) & np.uint32(mask)
+    return masked.astype(np.uint16) if mask < 2**16 else masked
+
+
+def _draw(source: _Draws, values: NDArray[np.float32], draws: int) -> Intensities:
+    """`random.choice(values, draws)`, counted."""
     size = values.size
     if size > draws:  # fewer draws than voxels: the drawn values are less to hold than a count for each voxel
-        return _tally(values[_indices(random, size, draws)], np.ones(draws, np.int64))
+        return _tally(values[source.indices(size, draws)], np.ones(draws, np.int64))
+    if draws <= _CHUNK:
+        return _tally(values, source.counts(size, draws))
     counts = np.zeros(size, np.int64)
     for start in range(0, draws, _CHUNK):
-        indices = _indices(random, size, min(_CHUNK, draws - start))
+        indices = source.indices(size, min(_CHUNK, draws - start))
         if size <= _CHUNK:
             counts += np.bincount(indices, minlength=size)
         else:
             np.add.at(counts, indices, 1)
     return _tally(values, counts)
-
-
-def _indices(random: np.random.RandomState, size: int, count: int) -> NDArray[np.int64]:
-    """What `random.choice` draws: any split into calls gives the same numbers in all."""
-    indices: NDArray[np.int64] = random.randint(0, size, count)
-    return indices
 
 
 def _tally(values: NDArray[np.float32], counts: NDArray[np.int64]) -> Intensities:

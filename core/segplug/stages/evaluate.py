@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segplug.errors import DataError, SegplugError, UsageError
+from segplug.errors import DataError, UsageError
 from segplug.model import CaseEvaluation, DatasetDescription, Evaluation, Geometry, Labels, LabelSet
 from segplug.protocols import Metric, Reader
 from segplug.runtime.case_reading import read_labels
+from segplug.runtime.case_work import map_cases
 from segplug.runtime.evaluation import SUMMARY, build_metrics, evaluate_case, summarise, write_summary
 from segplug.runtime.geometry import differences
 from segplug.runtime.label_counts import count_labels
@@ -79,8 +80,9 @@ def evaluate(
         metrics=build_metrics(project.kernel.registry, metrics),
         known=_known_labels(labels) if isinstance(dataset, DatasetDescription) else None,
     )
-    found = _evaluate_all(project, prediction.name, cases, [(references[c], predictions[c]) for c in cases], work)
-    evaluation = summarise(found, missing=missing, unexpected=unexpected)
+    files = {case: (references[case], predictions[case]) for case in cases}
+    found = map_cases(project, STAGE, prediction.name, work, files, failed="cannot be evaluated")
+    evaluation = summarise(list(found.values()), missing=missing, unexpected=unexpected)
     write_summary(output or prediction / SUMMARY, evaluation)
     return evaluation
 
@@ -154,27 +156,6 @@ def _reader(project: Project, name: str | None, example: Path) -> Reader:
         raise DataError(f"{example}: no reader can read this file; expected one of the formats of {readers}")
     reader: Reader = project.kernel.registry.build("readers", name)
     return reader
-
-
-def _evaluate_all(
-    project: Project, subject: str, cases: Sequence[str], files: Sequence[tuple[Path, Path]], work: Any
-) -> list[CaseEvaluation]:
-    """Evaluate every pair of files; what is wrong with any of them is raised at once."""
-    found: dict[int, CaseEvaluation] = {}
-    wrong: dict[int, SegplugError] = {}
-    with project.stage(STAGE, subject, len(cases)):
-        for done, outcome in enumerate(project.executor.map(work, files), start=1):
-            if outcome.value is not None:
-                found[outcome.index] = outcome.value
-            elif isinstance(outcome.error, SegplugError):
-                wrong[outcome.index] = outcome.error
-            elif outcome.error is not None:
-                raise outcome.error
-            project.progress(STAGE, cases[outcome.index], done, len(cases))
-        if wrong:
-            lines = "\n".join(f"  {cases[index]}: {error}" for index, error in sorted(wrong.items()))
-            raise DataError(f"{len(wrong)} of {len(cases)} cases cannot be evaluated:\n{lines}")
-    return [found[index] for index in range(len(cases))]
 
 
 def _evaluate_files(

@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from segplug.errors import DataError, SegplugError
+from segplug.errors import DataError
 from segplug.kernel.provenance import record
 from segplug.model import Case, ChannelStatistics, Fingerprint, Image, Labels, RawDataset
 from segplug.protocols import Reader
 from segplug.runtime.case_reading import read_image, read_labels
+from segplug.runtime.case_work import each_case, raise_wrong
 from segplug.runtime.cropping import nonzero_box, slices
 from segplug.runtime.files import value_hash
 from segplug.runtime.fingerprint_codec import read_fingerprint, write_fingerprint
@@ -61,15 +63,13 @@ def fingerprint(project: Project, dataset: str | int | Path, *, overwrite: bool 
     raw = load_dataset(project.workspace.raw_folder(dataset))
     reader = choose_reader(raw, project.kernel)
     file = project.workspace.fingerprint_file(raw.name)
-    made_from = _made_from(project, raw, reader)
+    made_from = state_of(project, raw, reader)
     with project.stage(STAGE, raw.name, len(raw.cases)):
         kept = None if overwrite else _kept(file, made_from)
         if kept is not None:
             project.progress(STAGE, "unchanged, kept", len(raw.cases), len(raw.cases))
             return kept
-        made = replace(_measure(project, raw, reader), extra={"segplug": {MADE_FROM: made_from}})
-        write_fingerprint(file, made)
-    return made
+        return _write(project, raw, _measure(project, raw, reader), made_from)
 
 
 def is_stale(project: Project, raw: RawDataset, made: Fingerprint, reader: str | None = None) -> bool:
@@ -81,7 +81,7 @@ def is_stale(project: Project, raw: RawDataset, made: Fingerprint, reader: str |
     made_from = made.extra.get("segplug", {}).get(MADE_FROM)
     if made_from is None:
         return False
-    return bool(made_from != _made_from(project, raw, reader or choose_reader(raw, project.kernel)))
+    return bool(made_from != state_of(project, raw, reader or choose_reader(raw, project.kernel)))
 
 
 def measure_case(case: Case, reader: Reader, num_channels: int, draws: int) -> CaseMeasurement:
@@ -106,7 +106,7 @@ def measure_arrays(name: str, image: Image, labels: Labels, draws: int) -> CaseM
             f"case {name}: image {image.shape} and labels {labels.shape} differ in shape. "
             "Run `segplug dataset verify` for all that is wrong"
         )
-    if not np.isfinite(image.array).all():
+    if not _finite(image.array):
         raise DataError(f"case {name}: NaN or infinite values in the image; expected finite ones. Correct the image")
     box = nonzero_box(image.array)
     inner = slices(box)
@@ -118,31 +118,63 @@ def measure_arrays(name: str, image: Image, labels: Labels, draws: int) -> CaseM
     return CaseMeasurement(image.spacing, shape, relative_size, tuple(intensities))
 
 
-def _measure(project: Project, raw: RawDataset, reader_name: str) -> Fingerprint:
-    cases = list(raw.cases.values())
+class Measuring:
+    """The measuring of a data set's cases in progress."""
+
+    def __init__(self, raw: RawDataset) -> None:
+        self._raw = raw
+        self.draws = int(TOTAL_DRAWS // max(1, len(raw.cases)))
+        self._measured: dict[str, CaseMeasurement] = {}
+        self._drawn = DrawnIntensities(raw.description.num_channels)
+
+    def add(self, case: str, measurement: CaseMeasurement) -> None:
+        """Take the measurement of a case; they may come in any order."""
+        self._drawn.add(measurement.intensities)
+        self._measured[case] = replace(measurement, intensities=())
+
+    def fingerprint(self) -> Fingerprint:
+        """Of all cases.
+
+        Raises:
+            DataError: no case has foreground.
+        """
+        return combine(self._raw.name, [self._measured[case] for case in self._raw.cases], self._drawn)
+
+
+def keep_measured(project: Project, raw: RawDataset, measuring: Measuring, made_from: str) -> Fingerprint:
+    """Write the fingerprint of cases that were measured as they were read for something else.
+
+    Args:
+        made_from: what `state_of` was before they were read.
+
+    Raises:
+        DataError: no case has foreground.
+    """
+    with project.stage(STAGE, f"{raw.name} (measured while its cases were verified)"):
+        return _write(project, raw, measuring, made_from)
+
+
+def _finite(array: NDArray[np.float32]) -> bool:
+    return all(np.isfinite((channel.min(), channel.max())).all() for channel in array)  # both pass NaN on
+
+
+def _write(project: Project, raw: RawDataset, measuring: Measuring, made_from: str) -> Fingerprint:
+    made = replace(measuring.fingerprint(), extra={"segplug": {MADE_FROM: made_from}})
+    write_fingerprint(project.workspace.fingerprint_file(raw.name), made)
+    return made
+
+
+def _measure(project: Project, raw: RawDataset, reader_name: str) -> Measuring:
+    measuring = Measuring(raw)
     work = partial(
         measure_case,
         reader=project.kernel.registry.build("readers", reader_name),
         num_channels=raw.description.num_channels,
-        draws=int(TOTAL_DRAWS // len(cases)),
+        draws=measuring.draws,
     )
-    measured: list[CaseMeasurement | None] = [None] * len(cases)
-    wrong: dict[str, SegplugError] = {}
-    drawn = DrawnIntensities(raw.description.num_channels)
-    for done, outcome in enumerate(project.executor.map(work, cases), start=1):
-        case = cases[outcome.index]
-        if outcome.value is not None:
-            drawn.add(outcome.value.intensities)
-            measured[outcome.index] = replace(outcome.value, intensities=())
-        elif isinstance(outcome.error, SegplugError):
-            wrong[case.name] = outcome.error
-        elif outcome.error is not None:
-            raise outcome.error
-        project.progress(STAGE, case.name, done, len(cases))
-    if wrong:
-        lines = "\n".join(f"  {name}: {error}" for name, error in sorted(wrong.items()))
-        raise DataError(f"data set {raw.name}: {len(wrong)} of {len(cases)} cases cannot be measured:\n{lines}")
-    return combine(raw.name, [m for m in measured if m is not None], drawn)
+    wrong = each_case(project, STAGE, work, raw.cases, measuring.add)
+    raise_wrong(wrong, f"data set {raw.name}: {len(wrong)} of {len(raw.cases)} cases cannot be measured")
+    return measuring
 
 
 def combine(name: str, measured: Sequence[CaseMeasurement], drawn: DrawnIntensities) -> Fingerprint:
@@ -198,7 +230,7 @@ def _kept(file: Path, made_from: str) -> Fingerprint | None:
     return found if found.extra.get("segplug", {}).get(MADE_FROM) == made_from else None
 
 
-def _made_from(project: Project, raw: RawDataset, reader: str) -> str:
+def state_of(project: Project, raw: RawDataset, reader: str) -> str:
     """Hash of what the fingerprint depends on: the files (by size and time of change), their reader, our arithmetic."""
 
     def state(path: Path) -> tuple[str, int, int]:

@@ -18,6 +18,7 @@ from segplug.runtime.case_preprocessing import (
     preprocess_case,
     preprocessing_settings,
 )
+from segplug.runtime.case_work import each_case
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.preprocessed_cases import STORE
@@ -91,9 +92,9 @@ def preprocess(
         for folder in (work.references, *(project.workspace.store_folder(raw.name, name) for name in names)):
             locks.enter_context(working_in(folder))
         copy_if_changed(raw.folder / "dataset.json", work.references.parent / "dataset.json")
-        waiting = [case for case in raw.cases.values() if not is_current(case, work)]
+        waiting = {name: case for name, case in raw.cases.items() if not is_current(case, work)}
         if len(waiting) < len(raw.cases):
-            current = sorted(raw.cases.keys() - {case.name for case in waiting})
+            current = sorted(raw.cases.keys() - waiting.keys())
             for kept in done.kept.values():
                 kept.extend(current)
             project.progress(STAGE, f"{counted(len(current), 'case')} kept", len(current), len(raw.cases))
@@ -141,24 +142,28 @@ def _chosen(plan: Plan, wanted: Sequence[str] | None) -> Iterator[Configuration]
         yield find_configuration(plan, name)
 
 
-def _run(project: Project, cases: Sequence[Case], work: CaseWork, done: _Record, total: int) -> None:
-    first = total - len(cases) + 1
-    for finished, outcome in enumerate(project.executor.map(partial(preprocess_case, work=work), cases), first):
-        case = cases[outcome.index]
-        if outcome.value is not None:
-            for target in work.targets:
-                if target.identifier in outcome.value:
-                    done.made[target.identifier][case.name] = outcome.value[target.identifier]
-                else:
-                    done.kept[target.identifier].append(case.name)
-        elif isinstance(outcome.error, SegplugError):
-            told = case.name in str(outcome.error)  # readers name the file alone
-            done.wrong[case.name] = f"{'' if told else f'case {case.name}: '}{outcome.error}"
-        elif isinstance(outcome.error, MemoryError):
-            done.wrong[case.name] = f"case {case.name}: memory ran out. Free some, or use fewer --workers"
-        elif outcome.error is not None:
-            raise outcome.error
-        project.progress(STAGE, case.name, finished, total)
+def _run(project: Project, cases: Mapping[str, Case], work: CaseWork, done: _Record, total: int) -> None:
+    def take(case: str, made: Mapping[str, str]) -> None:
+        for target in work.targets:
+            if target.identifier in made:
+                done.made[target.identifier][case] = made[target.identifier]
+            else:
+                done.kept[target.identifier].append(case)
+
+    wrong = each_case(
+        project,
+        STAGE,
+        partial(preprocess_case, work=work),
+        cases,
+        take,
+        tolerated=(SegplugError, MemoryError),
+        done=total - len(cases),
+        total=total,
+    )
+    for case, error in wrong.items():
+        text = "memory ran out. Free some, or use fewer --workers" if isinstance(error, MemoryError) else str(error)
+        told = case in text  # readers name the file alone
+        done.wrong[case] = text if told else f"case {case}: {text}"
 
 
 def _counted(made: Mapping[str, str], kept: Sequence[str]) -> str:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from segplug.errors import DataError
 from segplug.kernel import Kernel
-from segplug.model import Case, DatasetDescription, RawDataset
+from segplug.model import Case, DatasetDescription, Fingerprint, RawDataset
 from segplug.protocols import Reader
 from segplug.runtime.case_inspection import InspectedCase, inspect_case
+from segplug.runtime.case_work import each_case
 from segplug.runtime.findings import Finding, raise_errors
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import choose_reader, survey_dataset
+from segplug.stages.fingerprint import CaseMeasurement, Measuring, keep_measured, measure_arrays, state_of
 
 STAGE = "verify"
 
@@ -67,43 +69,79 @@ def verify(project: Project, dataset: str | int | Path) -> Verification:
         UsageError: no such data set, or no folder for raw data is set.
         PluginError: dataset.json names a reader that does not exist.
     """
+    return _verify(project, dataset, measuring=False)[0]
+
+
+def verify_and_fingerprint(project: Project, dataset: str | int | Path) -> tuple[Verification, Fingerprint | None]:
+    """`verify` and `fingerprint` of the same data set, each case read once for both.
+
+    Returns:
+        The findings, and the fingerprint, which is written; None if there are errors.
+
+    Raises:
+        UsageError: no such data set, or a folder is not set.
+        PluginError: dataset.json names a reader that does not exist.
+    """
+    project.workspace.preprocessed_folder(project.workspace.raw_folder(dataset).name)  # told before the work begins
+    return _verify(project, dataset, measuring=True)
+
+
+def _verify(project: Project, dataset: str | int | Path, *, measuring: bool) -> tuple[Verification, Fingerprint | None]:
     folder = project.workspace.raw_folder(dataset)
     survey, findings = survey_dataset(folder)
     if survey is None:
-        return Verification(folder, (), tuple(findings))
+        return Verification(folder, (), tuple(findings)), None
     findings += _check_case_number(survey, findings)
     if not survey.cases:
-        return Verification(folder, (), tuple(findings))
+        return Verification(folder, (), tuple(findings)), None
     name = _reader_name(survey, project.kernel)
     if name is None:
         findings += [_no_reader(case) for case in survey.cases.values()]
-        return Verification(folder, (), _in_order(findings))
-    reader: Reader = project.kernel.registry.build("readers", name)
-    inspected = _inspect_all(project, survey, reader)
+        return Verification(folder, (), _in_order(findings)), None
+    measured = Measuring(survey) if measuring else None
+    made_from = state_of(project, survey, name) if measuring else ""
+    inspected = _inspect_all(project, survey, project.kernel.registry.build("readers", name), measured)
     findings += [finding for case in inspected.values() for finding in case.findings]
     findings += _check_duplicates(survey, inspected)
     findings += _check_foreground(survey.description, inspected.values())
-    return Verification(folder, tuple(survey.cases), _in_order(findings), name)
+    verification = Verification(folder, tuple(survey.cases), _in_order(findings), name)
+    if measured is None or not verification.ok:
+        return verification, None
+    return verification, keep_measured(project, survey, measured, made_from)
 
 
-def summarise_case(case: Case, reader: Reader, description: DatasetDescription) -> InspectedCase:
-    """Inspect a case and keep all but its arrays; what a worker sends back."""
-    return replace(inspect_case(case, reader, description), image=None, labels=None)
+def summarise_case(
+    case: Case, reader: Reader, description: DatasetDescription, draws: int | None = None
+) -> tuple[InspectedCase, CaseMeasurement | None]:
+    """Inspect a case and keep all but its arrays; what a worker sends back.
+
+    Args:
+        draws: measure the case too, where it has no errors, with so many draws; see `measure_arrays`.
+    """
+    found = inspect_case(case, reader, description)
+    measurement = None
+    if draws is not None and found.image and found.labels and not any(f.is_error for f in found.findings):
+        measurement = measure_arrays(case.name, found.image, found.labels, draws)
+    return replace(found, image=None, labels=None), measurement
 
 
-def _inspect_all(project: Project, dataset: RawDataset, reader: Reader) -> dict[str, InspectedCase]:
-    cases = list(dataset.cases.values())
+def _inspect_all(
+    project: Project, dataset: RawDataset, reader: Reader, measuring: Measuring | None
+) -> dict[str, InspectedCase]:
     inspected: dict[str, InspectedCase] = {}
-    function = partial(summarise_case, reader=reader, description=dataset.description)
-    with project.stage(STAGE, dataset.name, len(cases)):
-        for done, outcome in enumerate(project.executor.map(function, cases), start=1):
-            case = cases[outcome.index]
-            if outcome.value is None:
-                inspected[case.name] = InspectedCase(None, None, (_not_checked(case, outcome.error),))
-            else:
-                inspected[case.name] = outcome.value
-            project.progress(STAGE, case.name, done, len(cases))
-    return {case.name: inspected[case.name] for case in cases}
+
+    def take(case: str, found: tuple[InspectedCase, CaseMeasurement | None]) -> None:
+        inspected[case], measurement = found
+        if measuring is not None and measurement is not None:
+            measuring.add(case, measurement)
+
+    draws = None if measuring is None else measuring.draws
+    work = partial(summarise_case, reader=reader, description=dataset.description, draws=draws)
+    with project.stage(STAGE, dataset.name, len(dataset.cases)):
+        wrong = each_case(project, STAGE, work, dataset.cases, take, tolerated=(Exception,))
+    for name, error in wrong.items():
+        inspected[name] = InspectedCase(None, None, (_not_checked(dataset.cases[name], error),))
+    return {name: inspected[name] for name in dataset.cases}
 
 
 def _reader_name(dataset: RawDataset, kernel: Kernel) -> str | None:
@@ -130,7 +168,7 @@ def _no_reader(case: Case) -> Finding:
     )  # fmt: skip
 
 
-def _not_checked(case: Case, error: BaseException | None) -> Finding:
+def _not_checked(case: Case, error: BaseException) -> Finding:
     return Finding(
         "not checked", case.name, case.images[0], f"{type(error).__name__}: {error}", "a check that ends",
         "Free memory or use fewer --workers if memory ran out; else check the files of this case",

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
 from segplug.errors import DataError, SegplugError
+from segplug_builtin.formats import deflate
 
 GZIP = b"\x1f\x8b"
 RESTORE = "Restore the file from its source"
@@ -73,15 +73,23 @@ def gunzip(content: bytes, path: Path) -> bytes:
     Raises:
         DataError: it is truncated or damaged.
     """
+    try:
+        return _members(content, path, fast=True)
+    except deflate.ERRORS:
+        pass  # zlib says better what is wrong
+    try:
+        return _members(content, path, fast=False)
+    except deflate.ERRORS as error:
+        reason = "its checksum does not fit its content" if "incorrect data check" in str(error) else str(error)
+        raise DataError(f"{path}: damaged: the gzip stream is corrupt: {reason}. {RESTORE}") from None
+
+
+def _members(content: bytes, path: Path, *, fast: bool) -> bytes:
     members: list[bytes] = []
     rest = content
     while rest.startswith(GZIP):
-        stream = zlib.decompressobj(wbits=31)
-        try:
-            members.append(stream.decompress(rest))
-        except zlib.error as error:
-            reason = "its checksum does not fit its content" if "incorrect data check" in str(error) else str(error)
-            raise DataError(f"{path}: damaged: the gzip stream is corrupt: {reason}. {RESTORE}") from None
+        stream = deflate.decompressor(fast=fast)
+        members.append(stream.decompress(rest))
         if not stream.eof:
             got = sum(map(len, members))
             raise DataError(f"{path}: truncated: the gzip stream ends early, after {got} bytes of content. {RESTORE}")
@@ -141,10 +149,10 @@ def _check_mha(content: bytes, path: Path) -> None:
     local = re.search(rb"(?m)^ElementDataFile\s*=\s*LOCAL\s*?\r?\n", content)
     if local is None or not re.search(rb"(?im)^CompressedData\s*=\s*True", content[: local.start()]):
         return  # uncompressed: ITK checks the length
-    stream = zlib.decompressobj(wbits=47)  # zlib or gzip
+    stream = deflate.decompressor()
     try:
         stream.decompress(content[local.end() :])
-    except zlib.error as error:
+    except deflate.ERRORS as error:
         raise DataError(f"{path}: damaged: the compressed voxels are corrupt: {error}. {RESTORE}") from None
     if not stream.eof:
         raise DataError(f"{path}: truncated: the compressed voxels end early. {RESTORE}")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -114,9 +115,10 @@ def _read(path: Path) -> Image:
     else:
         check_itk_payload(path)
     with reading(path, FORMATS):
-        header = _header(path)
-        if content is not None and content.raw is not None and header.GetNumberOfComponents() == 1:
-            # voxels are decompressed and checked already; ITK says what the header means
+        plain = content is not None and content.raw is not None
+        header = _meaning(content.header, path) if content is not None and plain else _header(path)
+        if content is not None and plain and header.GetNumberOfComponents() == 1:
+            # voxels are decompressed and checked already
             array = scaled_like_itk(content).reshape(tuple(reversed(header.GetSize())))
             return _image(array, header, {HEADER: content.header.hex()}, path)
         image = sitk.ReadImage(str(path))
@@ -124,14 +126,22 @@ def _read(path: Path) -> Image:
         return _image(_array(image, path), image, extra, path)
 
 
-def _header(path: Path) -> Any:
-    """What ITK makes of a file's header. It sets aside the memory that the header asks for before it looks further.
+def _meaning(header: bytes, path: Path) -> Any:
+    """What ITK makes of a NIfTI-1 header: by a file that holds nothing else.
 
-    Raises:
-        DataError: no file of this size can hold what the header promises.
+    ITK unpacks the beginning of a .nii.gz several times, which takes longer than to read a small image.
     """
+    with NamedTemporaryFile(prefix="segplug-", suffix=".nii") as file:
+        file.write(header + bytes(4))
+        file.flush()
+        return _information(file.name, path, "NiftiImageIO")
+
+
+def _information(file: str, path: Path, io: str = "") -> Any:
+    """ITK's reader after it has read the header of `file`; errors name `path`."""
     header = _sitk().ImageFileReader()
-    header.SetFileName(str(path))
+    header.SetFileName(file)
+    header.SetImageIO(io)
     try:
         header.ReadImageInformation()
     except RuntimeError as error:
@@ -141,6 +151,16 @@ def _header(path: Path) -> Any:
             f"{path}: its axes are not at right angles to each other (sform, qform), which ITK does not read; expected "
             "an image on a rectangular grid. Resample it to one, or correct its header"
         ) from None
+    return header
+
+
+def _header(path: Path) -> Any:
+    """What ITK makes of a file's header. It sets aside the memory that the header asks for before it looks further.
+
+    Raises:
+        DataError: no file of this size can hold what the header promises.
+    """
+    header = _information(str(path), path)
     if path.suffix.lower() not in (".mhd", ".nhdr"):  # their voxels stand in another file
         promised = math.prod(header.GetSize()) * header.GetNumberOfComponents()  # of one byte at least
         check_promise(promised, path.stat().st_size * DEFLATE_RATIO, path)

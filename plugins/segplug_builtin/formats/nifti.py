@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from segplug.errors import DataError
 from segplug_builtin.formats.damage import RESTORE, looks_like, read_whole
+from segplug_builtin.formats.deflate import gzip_bytes
 
 HEADER = "nifti_header"
 """Key under `Geometry.extra`: the header as hexadecimal text, for writing label maps with the very same geometry."""
@@ -204,6 +204,5 @@ def label_file(labels: NDArray[Any], extra: Mapping[str, Any]) -> bytes | None:
 def write_content(path: Path, content: bytes) -> None:
     """Write a NIfTI file, compressed if its name says so; the same content always gives the same file."""
     if path.name.lower().endswith(".gz"):
-        compressor = zlib.compressobj(level=6, wbits=31)  # no time stamp, unlike gzip.open
-        content = compressor.compress(content) + compressor.flush()
+        content = gzip_bytes(content)
     path.write_bytes(content)
