@@ -58,38 +58,40 @@ class DiceCrossEntropy(nn.Module):
             target: (batch, 1, *spatial) int64 labels, or (batch, classes, *spatial) float32 regions.
             mask: (batch, 1, *spatial) bool, False where nothing is annotated.
         """
+        return self.of_batch(*self.of_samples(logits, target, mask))
+
+    def of_samples(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Sums of overlap, prediction and target (batch, classes), of the entropy and of the weights in it (batch,)."""
         if self.regions:
-            overlap, predicted, true = _region_sums(torch.sigmoid(logits), target, mask)
+            sums = _region_sums(torch.sigmoid(logits), target, mask)
             entropy = self._binary_cross_entropy(logits, target, mask)
         else:
             log_probabilities = torch.log_softmax(logits, 1)
             of_target = log_probabilities.gather(1, target)
-            overlap, predicted, true = _label_sums(log_probabilities.exp(), of_target.exp(), target, mask)
+            sums = _label_sums(log_probabilities.exp(), of_target.exp(), target, mask)
             entropy = self._cross_entropy(of_target, target, mask)
-        return self.weight_ce * entropy - self.weight_dice * self._dice(overlap, predicted, true)
+        return *sums, *entropy
 
-    def _dice(self, overlap: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
-        """Mean soft Dice from sums per sample and class."""
+    def of_batch(self, *parts: Tensor) -> Tensor:
+        """The loss from what `of_samples` returns, of all samples."""
+        overlap, predicted, true, entropy, weight = parts
         scores = soft_dice(overlap, predicted, true, self.batch_dice, self.smooth)
-        return mean_over_classes(scores, self.class_weights)
+        mean_entropy = entropy.sum() / weight.sum().clamp_min(1e-8)
+        return self.weight_ce * mean_entropy - self.weight_dice * mean_over_classes(scores, self.class_weights)
 
-    def _cross_entropy(self, of_target: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-        """Mean over voxels of the negative log-probability of the target's label, weighted by the label's weight."""
-        if self.class_weights is not None:
-            weights = self.class_weights[target]
-            weights = weights if mask is None else weights * mask
-            weighted = weights * of_target if mask is None else torch.where(mask, weights * of_target, 0.0)
-            return -weighted.sum() / weights.sum().clamp_min(1e-8)
-        return -of_target.mean() if mask is None else -_masked_sum(of_target, mask) / mask.sum().clamp_min(1)
+    def _cross_entropy(self, of_target: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Sums over voxels of the label's negative log-probability times its weight, and of the weights."""
+        if self.class_weights is None:
+            return -_masked_sum(of_target, mask), _count(target, mask)
+        weights = self.class_weights[target]
+        return -_masked_sum(weights * of_target, mask), _masked_sum(weights, mask)
 
-    def _binary_cross_entropy(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is None and self.class_weights is None:
-            return F.binary_cross_entropy_with_logits(logits, target)
+    def _binary_cross_entropy(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         if self.class_weights is not None:
             relative = self.class_weights / self.class_weights.mean()
             each = each * relative.view(1, -1, *(1,) * (each.ndim - 2))
-        return each.mean() if mask is None else _masked_sum(each, mask) / mask.sum().clamp_min(1e-8)
+        return _masked_sum(each, mask), _count(target if mask is None else mask, mask)
 
 
 class SoftDice(nn.Module):
@@ -120,12 +122,20 @@ class SoftDice(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Minus the mean soft Dice; arguments as of `DiceCrossEntropy`."""
+        return self.of_batch(*self.of_samples(logits, target, mask))
+
+    def of_samples(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Sums of overlap, prediction and target (batch, classes)."""
         if self.regions:
-            sums = _region_sums(torch.sigmoid(logits), target, mask)
-        else:
-            probabilities = torch.softmax(logits, 1)
-            sums = _label_sums(probabilities, probabilities.gather(1, target), target, mask)
-        return -mean_over_classes(soft_dice(*sums, self.batch_dice, self.smooth), self.class_weights)
+            return _region_sums(torch.sigmoid(logits), target, mask)
+        probabilities = torch.softmax(logits, 1)
+        return _label_sums(probabilities, probabilities.gather(1, target), target, mask)
+
+    def of_batch(self, *parts: Tensor) -> Tensor:
+        """The loss from what `of_samples` returns, of all samples."""
+        overlap, predicted, true = parts
+        scores = soft_dice(overlap, predicted, true, self.batch_dice, self.smooth)
+        return -mean_over_classes(scores, self.class_weights)
 
 
 class DiceTopK(nn.Module):
@@ -160,9 +170,16 @@ class DiceTopK(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Arguments as of `DiceCrossEntropy`."""
-        hardest: Tensor = self.top(logits, target, mask)
-        dice: Tensor = self.dice(logits, target, mask)
-        return self.weight_ce * hardest + self.weight_dice * dice
+        return self.of_batch(*self.of_samples(logits, target, mask))
+
+    def of_samples(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """What both terms need of each sample: sums (batch, classes), and the entropies of all voxels."""
+        return *self.dice.of_samples(logits, target, mask), *self.top.of_samples(logits, target, mask)
+
+    def of_batch(self, *parts: Tensor) -> Tensor:
+        """The loss from what `of_samples` returns, of all samples."""
+        *sums, entropies = parts
+        return self.weight_ce * self.top.of_batch(entropies) + self.weight_dice * self.dice.of_batch(*sums)
 
 
 def soft_dice(overlap: Tensor, predicted: Tensor, true: Tensor, batch_dice: bool, smooth: float) -> Tensor:
@@ -173,9 +190,17 @@ def soft_dice(overlap: Tensor, predicted: Tensor, true: Tensor, batch_dice: bool
     return (2 * overlap + smooth) / (true + predicted + smooth).clamp_min(1e-8)
 
 
-def _masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+def _masked_sum(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Sum per sample (batch,)."""
     # not a product: 0 * inf would be NaN where a network is certain of a voxel that nobody annotated
-    return torch.where(mask, values, 0.0).sum()
+    return (values if mask is None else torch.where(mask, values, 0.0)).flatten(1).sum(1)
+
+
+def _count(values: Tensor, mask: Tensor | None) -> Tensor:
+    """How many values each sample has (batch,), or how many voxels are in its mask."""
+    if mask is not None:
+        return mask.flatten(1).sum(1).float()
+    return torch.full(values.shape[:1], float(values[0].numel()), device=values.device)
 
 
 def _region_sums(probabilities: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

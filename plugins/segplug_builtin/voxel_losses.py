@@ -50,13 +50,22 @@ class CrossEntropy(nn.Module):
             target: (batch, 1, *spatial) int64 labels, or (batch, classes, *spatial) float32 regions.
             mask: (batch, 1, *spatial) bool, False where nothing is annotated.
         """
+        return self.of_batch(*self.of_samples(logits, target, mask))
+
+    def of_samples(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Sums of the entropies, and of the weights of what is summed up (batch,)."""
         each = self.of_voxels(logits, target, mask)
+        counted = torch.ones_like(target[:, :1], dtype=each.dtype) if mask is None else mask.to(each.dtype)
         if self.regions:
-            return each.mean() if mask is None else each.sum() / (mask.sum() * each.shape[1]).clamp_min(1)
-        if self.class_weights is None:
-            return each.mean() if mask is None else each.sum() / mask.sum().clamp_min(1)
-        weights = self.class_weights[target]
-        return each.sum() / (weights if mask is None else weights * mask).sum().clamp_min(1e-8)
+            counted = counted * each.shape[1]
+        elif self.class_weights is not None:
+            counted = counted * self.class_weights[target]
+        return each.flatten(1).sum(1), counted.flatten(1).sum(1)
+
+    def of_batch(self, *parts: Tensor) -> Tensor:
+        """The loss from what `of_samples` returns, of all samples."""
+        entropy, weight = parts
+        return entropy.sum() / weight.sum().clamp_min(1e-8)
 
     def of_voxels(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
         """Cross-entropy of every voxel: (batch, 1, *spatial), of regions (batch, classes, *spatial); 0 off the mask."""
@@ -97,8 +106,12 @@ class TopK(CrossEntropy):
             raise ValueError(f"k {k}; expected a percentage above 0 and up to 100")
         self.k = k
 
-    def forward(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """See `CrossEntropy`."""
-        each = self.of_voxels(logits, target, mask).flatten()
+    def of_samples(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The entropies of all voxels (batch, voxels): the largest of a batch may all be one sample's."""
+        return (self.of_voxels(logits, target, mask).flatten(1),)
+
+    def of_batch(self, *parts: Tensor) -> Tensor:
+        """The loss from what `of_samples` returns, of all samples."""
+        each = parts[0].flatten()
         # nnU-Net's rule cuts to whole voxels, and fails where that leaves none
         return each.topk(max(1, int(each.numel() * self.k / 100)), sorted=False).values.mean()

@@ -22,9 +22,11 @@ from segplug.errors import DataError, SegplugError
 from segplug.model import ComponentRef
 from segplug.protocols import Augmentation, AugmentationContext, Batch, BatchRequest, Parameters
 from segplug.runtime.batch_loader import open_batches
+from segplug.runtime.processes import Processes
 from segplug_builtin.augmentations.batchgenerators_chain import BatchgeneratorsAugmentation
 from segplug_builtin.augmentations.nnunet import NNUNetAugmentation
 from segplug_builtin.augmentations.none import NoAugmentation
+from segplug_builtin.augmentations.stronger import StrongerAugmentation
 
 Make = Callable[..., Any]
 
@@ -136,6 +138,24 @@ def test_threads_change_nothing(make_store: Make) -> None:
     finally:
         torch.set_num_threads(before)
     assert all(same(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize(
+    "kind", [NNUNetAugmentation, StrongerAugmentation, BatchgeneratorsAugmentation, NoAugmentation]
+)
+@pytest.mark.parametrize("patch", [(12, 16, 14), (16, 14)])
+def test_processes_have_the_samples_that_one_has(make_store: Make, kind: Any, patch: tuple[int, ...]) -> None:
+    """Whatever else is in a batch: noise, the foreground rule and the size of the region that is read."""
+    store = make_store()
+    options = {"patch": patch, "batch_size": 5, "epochs": 1, "iterations": 6}
+    alone = all_of(store, kind, **options)
+    shares = [Processes(rank, 3).share(5) for rank in range(3)]
+    assert [list(share) for share in shares] == [[0, 1], [2, 3], [4]]
+    parts = [all_of(store, kind, samples=share, **options) for share in shares]
+    for whole, *own in zip(alone, *parts, strict=True):
+        assert torch.equal(torch.cat([part.target for part in own]), whole.target)
+        torch.testing.assert_close(torch.cat([part.data for part in own]), whole.data, rtol=0, atol=0)
+        assert sum((part.cases for part in own), ()) == whole.cases
 
 
 def test_a_resumed_training_gets_the_batches_it_would_have_got(make_store: Make) -> None:

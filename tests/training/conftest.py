@@ -69,6 +69,13 @@ def prepared_sparse_regions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def prepared_sparse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels and an ignore label, 3D."""
+    phantom = Phantom(shape=(18, 24, 20), ignored=0.5)
+    return prepare(tmp_path_factory.mktemp("prepared_sparse"), phantom)
+
+
+@pytest.fixture(scope="session")
 def prepared_2d(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A 2D configuration of volumes."""
     return prepare(tmp_path_factory.mktemp("prepared_2d"), Phantom(shape=(10, 24, 20)), "2d")

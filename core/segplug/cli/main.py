@@ -19,7 +19,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 import segplug
+from segplug.cli.processes import rank_and_count
 from segplug.cli.settings import Roots
+from segplug.cli.shell import ARGUMENTS
 from segplug.errors import SegplugError, UsageError
 
 COMMANDS = {
@@ -49,6 +51,11 @@ INTERRUPTED = 130
 
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are called."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = tuple(args)
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [*COMMANDS, *plugin_commands()]
@@ -153,12 +160,22 @@ def main(arguments: list[str] | None = None) -> None:
         told = _told(error)
         if told is None or ("--debug" in arguments and not isinstance(error, SystemExit)):
             raise
-        text, code = told
-        typer.echo(text, err=True)
+        text, code = _of_process(error, *told)
+        if text:
+            typer.echo(text, err=True)
         raise SystemExit(code) from None
     finally:
         if as_program:  # all is done; what libraries do at exit must not be interrupted into a traceback
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _of_process(error: BaseException, text: str, code: int) -> tuple[str, int]:
+    """What one of several processes says: who it is, and nothing that another one says already."""
+    rank, count = rank_and_count()
+    if count == 1:
+        return text, code
+    silent = getattr(error, "told_elsewhere", False) or (rank > 0 and code == INTERRUPTED)
+    return "" if silent else f"process {rank} of {count}: {text}" if rank else text, code
 
 
 def _told(error: BaseException) -> tuple[str, int] | None:

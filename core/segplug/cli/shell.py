@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from segplug.cli.processes import refuse_several
 from segplug.cli.settings import Roots, Settings, read_settings
 
 if TYPE_CHECKING:
+    from segplug.runtime.processes import Processes
     from segplug.runtime.project import Project
 
 
@@ -73,15 +75,29 @@ def settings_of(ctx: typer.Context) -> Settings:
     return read_settings(ctx.obj if isinstance(ctx.obj, Roots) else Roots())
 
 
+ARGUMENTS = "segplug.arguments"
+"""Key of a context's `meta`: the whole command line."""
+
+
+def arguments_of(ctx: typer.Context) -> list[str]:
+    """What stands behind `segplug` on the command line of this call."""
+    return list(ctx.meta[ARGUMENTS])
+
+
 @contextmanager
-def open_project(ctx: typer.Context, workers: int | None = None, **folders: Path) -> Iterator[Project]:
+def open_project(
+    ctx: typer.Context, workers: int | None = None, processes: Processes | None = None, /, **folders: Path
+) -> Iterator[Project]:
     """The project of this call, with the progress display; says which replacements are in force. Ends its workers.
 
-    `folders` (raw, preprocessed, results) stand in for those of the settings.
+    `folders` (raw, preprocessed, results) stand in for those of the settings. `processes` are for commands that
+    torchrun may start several times; the first one alone says something, and they share the cores.
     """
+    if processes is None:
+        refuse_several(ctx.command_path.partition(" ")[2])
     from segplug.cli.progress import ProgressDisplay
     from segplug.kernel import Kernel
-    from segplug.runtime.project import Project
+    from segplug.runtime.project import Project, default_workers
     from segplug.runtime.user_choice import check_settings
     from segplug.runtime.workspace import Workspace
 
@@ -89,12 +105,15 @@ def open_project(ctx: typer.Context, workers: int | None = None, **folders: Path
     roots = {name: folders.get(name, getattr(settings, name)) for name in ("raw", "preprocessed", "results")}
     kernel = Kernel(pins=settings.pins, block=settings.block)
     check_settings(kernel, settings.pins, settings.executor)
-    for builtin, inforce in kernel.registry.replacements():
+    speaks = processes is None or processes.first
+    for builtin, inforce in kernel.registry.replacements() if speaks else ():
         what = f"the built-in {builtin.component.name!r} of the {builtin.kind.name}"
         say(f"{what} is replaced by {inforce.component.name!r} of {inforce.plugin}")
     workers = settings.workers if workers is None else workers
+    if workers is None and processes is not None:
+        workers = max(1, default_workers() // processes.local_count)
     with (
-        _short_warnings(),
+        _short_warnings() if speaks else warnings.catch_warnings(action="ignore"),
         ProgressDisplay() as display,
         Project(Workspace(**roots), kernel, workers=workers, executor=settings.executor) as project,
     ):

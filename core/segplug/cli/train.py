@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from segplug.cli.shell import DatasetArgument, PlansNameOption, WorkersOption, new_app, open_project, settings_of
+from segplug.cli.processes import launch, processes_here
+from segplug.cli.shell import (
+    DatasetArgument,
+    PlansNameOption,
+    WorkersOption,
+    arguments_of,
+    new_app,
+    open_project,
+    settings_of,
+)
+from segplug.errors import UsageError
 
 app = new_app("Train one fold of one configuration.")
 
@@ -48,17 +58,37 @@ def train(
     precision: Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of all randomness [default: 0].")] = None,
     workers: WorkersOption = None,
+    together: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            "--num-gpus",
+            min=1,
+            help="Train in so many processes of this machine together, each on a GPU of its own. [default: 1]",
+        ),
+    ] = None,
 ) -> None:
     """Train one fold, then predict and evaluate its validation cases.
 
     A fold that was trained before is trained anew, and its old folder kept under another name; with --continue what is
     finished stays as it is. The number of workers changes the speed and nothing else.
+
+    Several GPUs: --num-gpus 2, or on several machines torchrun ... -m segplug train ...; batches are divided among
+    them, and the result is that of one. --workers then counts for each process.
     """
     from segplug.runtime.evaluation import SUMMARY, read_summary
     from segplug.stages.train import train as train_stage
 
+    processes = processes_here()
+    if together is not None and together != processes.local_count:
+        if processes.several:
+            raise UsageError(
+                f"--processes {together}: torchrun has started {processes.local_count}; leave the option out"
+            )
+        launch(arguments_of(ctx), together)
+        return
     settings = settings_of(ctx)
-    with open_project(ctx, workers) as project:
+    with open_project(ctx, workers, processes) as project:
         trained = train_stage(
             project,
             dataset,
@@ -74,6 +104,9 @@ def train(
             continue_=continue_,
             pretrained=pretrained,
             save_probabilities=save_probabilities,
+            processes=processes,
         )
+    if not processes.first:
+        return
     dice = read_summary(trained.validation_folder / SUMMARY).mean_dice
     typer.echo(f"{trained.folder}: mean Dice of the validation cases {dice:.4f}")

@@ -14,6 +14,7 @@ from segplug.protocols.converter import recognises as recognises
 from segplug.protocols.executor import Executor as Executor
 from segplug.protocols.executor import Outcome as Outcome
 from segplug.protocols.loss import Loss as Loss
+from segplug.protocols.loss import SampleWiseLoss as SampleWiseLoss
 from segplug.protocols.metric import Comparison as Comparison
 from segplug.protocols.metric import Metric as Metric
 from segplug.protocols.normalizer import Normalizer as Normalizer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,27 @@ class Loss(Protocol):
     (the plan's), `regions: bool` (sigmoid rather than softmax), `classes: int` (channels of the logits).
 
     Deep supervision, ignore label, regions, mixed precision and data-parallel training are added around it.
+
+    On several processes, a loss gets the logits and targets of the whole batch, which are gathered from all of them: it
+    need not know. One that is a `SampleWiseLoss` spares that.
     """
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class SampleWiseLoss(Protocol):
+    """What a loss may be besides: one that needs but a few numbers of each sample to tell the loss of a batch.
+
+    `loss(logits, target)` then is ``of_batch(*of_samples(logits, target))``. In data-parallel training each process
+    calls `of_samples` with its samples, and `of_batch` with the numbers of all: sums over voxels travel between GPUs,
+    not logits, and nothing is computed twice.
+    """
+
+    def of_samples(self, logits: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Tensors (batch, ...) whose row i depends on sample i alone, differentiable. Arguments as of `Loss`."""
+        ...
+
+    def of_batch(self, *parts: Tensor) -> Tensor:
+        """The scalar loss from these tensors, of any number of samples."""
+        ...

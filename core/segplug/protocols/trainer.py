@@ -22,6 +22,7 @@ class BatchRequest:
 
     Args:
         augmentation: component that augments training batches.
+        batch_size: samples per batch, of all processes together.
         first_epoch: where to begin; batches are a pure function of (seed, fold, epoch, iteration, sample), so a resumed
             training gets those that it would have got.
         oversample_foreground: share of a batch's samples that must hold foreground (the last ones of the batch), or
@@ -43,6 +44,11 @@ Checkpoint = Literal["latest", "best", "final"]
 
 class TrainingTask(Protocol):
     """One fold to train: made by the train stage, given to a trainer. Nothing else is needed or read.
+
+    Several processes may train together (torchrun), each with a task of its own. Then `batches` gives each its samples
+    of every batch, `loss` is that of the whole batch, the network's `backward` leaves the gradient of that, and `save`,
+    `report` and `log` work in the first process alone: a trainer that does the same in every process trains as one
+    process does. What it computes from its own samples otherwise, such as scores, it adds up by `total`.
 
     `network` is built, initialised from the seed (or from pretrained weights) and on `device`. `precision` is one of
     `fp32`, `bf16`, `fp16`. `folder` is the fold's folder and exists.
@@ -68,6 +74,15 @@ class TrainingTask(Protocol):
     def precision(self) -> str: ...
     @property
     def seed(self) -> int: ...
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among those that train together, 0 for one alone: for randomness of its own."""
+        ...
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over the processes that train together; the tensor itself for one alone."""
+        ...
 
     def build(self, kind: str, ref: ComponentRef, **offered: Any) -> Any:
         """Make another component (optimiser, schedule, ...)."""

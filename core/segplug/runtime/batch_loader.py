@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from batchgenerators.dataloading.data_loader import DataLoader
@@ -28,6 +28,8 @@ from segplug.runtime.torch_threads import one_torch_thread
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def open_batches(
     apply_augmentation: bool = True,
     previous: StagePredictions | None = None,
     previous_labels: Sequence[int] = (),
+    samples: Sequence[int] | None = None,
 ) -> Iterator[Iterator[Batch]]:
     """Start loading; yields the batches of the request in order, and ends the workers when the block is left.
 
@@ -79,6 +82,7 @@ def open_batches(
         apply_augmentation: True augments where the data is read. False does it on `device`, as a GPU wants it.
         previous: in a cascade, the predictions of the stage before; each of `previous_labels` becomes a channel of the
             data, behind the image's, once the batch is augmented.
+        samples: which samples of each batch to make, where other processes make the others; None for all.
 
     Raises:
         UsageError: the request is for no batches at all.
@@ -95,7 +99,17 @@ def open_batches(
         if phase.iterations and not phase.cases:
             raise DataError(f"fold {fold}: there are no {phase.name} cases. See splits_final.json")
     loader = PatchLoader(
-        store, phases, request, tuple(patch_size), seed, fold, annotated, apply_augmentation, max(1, workers), previous
+        store,
+        phases,
+        request,
+        tuple(patch_size),
+        seed,
+        fold,
+        annotated,
+        apply_augmentation,
+        max(1, workers),
+        previous,
+        range(request.batch_size) if samples is None else samples,
     )
     with run_loader(loader, workers, loader.batch_bytes()) as items:
         yield _batches(items, phases, device, previous_labels)
@@ -167,9 +181,11 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
         annotated: LabelKey | None,
         apply_augmentation: bool,
         workers: int,
-        previous: StagePredictions | None = None,
+        previous: StagePredictions | None,
+        samples: Sequence[int],
     ) -> None:
-        super().__init__(store, request.batch_size, workers, infinite=True)
+        super().__init__(store, len(samples), workers, infinite=True)
+        self._samples = tuple(samples)
         self._previous = previous
         self._phases = tuple(phases)
         self._request = request
@@ -187,7 +203,7 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
         """Most bytes that a batch of regions takes; an augmented one is smaller unless it gains channels."""
         channels = self._opened[next(name for phase in self._phases for name in phase.cases)].channels
         largest = max(math.prod(rules.source_size) for rules in self._rules.values())
-        return self._request.batch_size * largest * (4 * channels + 2 + 2)
+        return len(self._samples) * largest * (4 * channels + 2 + 2)
 
     def set_thread_id(self, thread_id: int) -> None:
         """Called by batchgenerators in each worker: begin at its first batch."""
@@ -219,13 +235,15 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
 
         rules, augmentation = self._rules[phase.name], phase.augmentation
         names, starts, parameters, needed = [], [], [], []
-        for sample in range(self.batch_size):
+        # all samples are drawn, wherever they are made: the region that is read is of one size for the whole batch, and
+        # interpolation rounds by it
+        for sample in range(self._request.batch_size):
             random = generator(self._seed, phase.name, self._fold, epoch, iteration, sample)
             name = phase.cases[random.integers(len(phase.cases))]
             case = self._opened[name]
             foreground = wants_foreground(
                 sample,
-                self.batch_size,
+                self._request.batch_size,
                 self._request.oversample_foreground,
                 self._request.probabilistic_oversampling,
                 random,
@@ -235,27 +253,32 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
             needed.append(_three(augmentation.needed_size(parameters[-1])))
             names.append(name)
         size = tuple(max(axis) for axis in zip(*needed, strict=True))
+        names, starts, parameters = self._own(names), self._own(starts), self._own(parameters)
+        needed = self._own(needed)
         channels = self._opened[names[0]].channels
         data = np.zeros((self.batch_size, channels, *size), np.float32)
         target = np.full((self.batch_size, 1, *size), -1, np.int16)
         previous = None if self._previous is None else np.full_like(target, -1)
-        for sample, name in enumerate(names):
+        for place, name in enumerate(names):
             start = tuple(
                 first + source // 2 - need // 2
-                for first, source, need in zip(starts[sample], rules.source_size, needed[sample], strict=True)
+                for first, source, need in zip(starts[place], rules.source_size, needed[place], strict=True)
             )
             room = tuple(
                 slice(whole // 2 - need // 2, whole // 2 - need // 2 + need)
-                for whole, need in zip(size, needed[sample], strict=True)
+                for whole, need in zip(size, needed[place], strict=True)
             )
-            place: tuple[Any, ...] = (sample, slice(None), *room)
-            self._opened.read(name, start, data[place], target[place], None if previous is None else previous[place])
+            box: tuple[Any, ...] = (place, slice(None), *room)
+            self._opened.read(name, start, data[box], target[box], None if previous is None else previous[box])
         if self._flat:
             data, target = data[:, :, 0], target[:, :, 0]
             previous = None if previous is None else previous[:, :, 0]
         earlier = None if previous is None else torch.from_numpy(previous)
         batch = Batch(torch.from_numpy(data), torch.from_numpy(target), tuple(names), earlier)
         return self._finish(phase, batch, parameters)
+
+    def _own(self, of_samples: list[T]) -> list[T]:
+        return [of_samples[sample] for sample in self._samples]
 
     def _finish(self, phase: Phase, batch: Batch, parameters: list[Parameters]) -> dict[str, Any]:
         import torch

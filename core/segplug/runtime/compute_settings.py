@@ -7,17 +7,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from segplug.runtime.device import cpu_cores
+from segplug.runtime.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     import torch
 
 
 @contextmanager
-def training_compute(device: torch.device) -> Iterator[int]:
+def training_compute(device: torch.device, processes: Processes = ALONE) -> Iterator[int]:
     """Set torch up for training and put everything back; yields the number of threads.
 
-    On a CPU the network always computes with all cores, whatever else runs: another number of threads sums in another
-    order, and a resumed training would not be the uninterrupted one. Operations with a deterministic variant use it.
+    On a CPU the network always computes with all cores (several processes: with a share of them), whatever else runs:
+    another number of threads sums in another order, and a resumed training would not be the uninterrupted one.
+    Operations with a deterministic variant use it.
     On a GPU cuDNN picks the fastest kernels for the one shape that training has.
     """
     import torch
@@ -30,7 +32,7 @@ def training_compute(device: torch.device) -> Iterator[int]:
     with torch.random.fork_rng(devices=cuda):
         try:
             if device.type == "cpu":
-                torch.set_num_threads(cpu_cores())
+                torch.set_num_threads(max(1, cpu_cores() // processes.local_count))
                 torch.use_deterministic_algorithms(True, warn_only=True)
                 debugging.fill_uninitialized_memory = False  # costs time
             else:

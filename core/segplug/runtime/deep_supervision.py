@@ -1,9 +1,9 @@
-"""What is done around every loss: deep supervision, regions, the ignore label and float32."""
+"""What is done around every loss: deep supervision, regions, the ignore label, float32, and several processes."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from segplug.errors import PluginError
 from segplug.model import LabelSet
-from segplug.protocols import Loss
+from segplug.protocols import Loss, SampleWiseLoss
+from segplug.runtime.data_parallel import times_gradient
 from segplug.runtime.training_targets import downsample, encode_regions, valid_voxels
+
+Gather = Callable[[Tensor], Tensor]
 
 CERTAIN = 30.0
 """Logit of a class that is sure: softmax and sigmoid of it differ from 1 by less than float32 can tell."""
@@ -29,14 +32,33 @@ class SupervisedLoss:
         labels: what the numbers in targets mean.
         name: of the component, for messages.
         deep_supervision: False takes the full resolution alone.
+        gather: on several processes, makes the samples of all out of this one's (batch, ...). The loss is that of all
+            samples then, the same in every process.
+        processes: how many those are. Their gradients are going to be averaged; they are made such that the average is
+            the gradient of the loss of all samples.
     """
 
-    def __init__(self, loss: Loss, labels: LabelSet, *, name: str = "loss", deep_supervision: bool = True) -> None:
+    def __init__(
+        self,
+        loss: Loss,
+        labels: LabelSet,
+        *,
+        name: str = "loss",
+        deep_supervision: bool = True,
+        gather: Gather | None = None,
+        processes: int = 1,
+    ) -> None:
         self._loss = loss
         self._labels = labels
         self._name = name
         self._deep_supervision = deep_supervision
+        self._gather = gather
+        self._processes = processes
         self._takes_mask = _takes_mask(loss)
+
+    def weights(self, resolutions: int) -> list[float]:
+        """Weight of each output of a network, from the full resolution down."""
+        return scale_weights(resolutions) if self._deep_supervision else [1.0] + [0.0] * (resolutions - 1)
 
     def __call__(self, output: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
         """The weighted sum over resolutions.
@@ -45,26 +67,50 @@ class SupervisedLoss:
             PluginError: the loss returned something other than a scalar.
         """
         outputs = [output] if isinstance(output, Tensor) else list(output)
-        outputs = outputs if self._deep_supervision else outputs[:1]
+        weights = self.weights(len(outputs))
+        outputs = [logits for logits, weight in zip(outputs, weights, strict=True) if weight > 0]
         with torch.autocast(target.device.type, enabled=False):
-            parts = [
-                weight * self._at_scale(logits.float(), downsample(target, logits.shape[2:]))
-                for logits, weight in zip(outputs, scale_weights(len(outputs)), strict=True)
-                if weight > 0
-            ]
-        return torch.stack(parts).sum()
+            if self._gather is None:
+                values = self._values(outputs, target)
+            elif isinstance(self._loss, SampleWiseLoss):
+                values = self._values_of_samples(self._loss, outputs, target, self._gather)
+            else:
+                values = self._values([self._gather(logits) for logits in outputs], self._gather(target))
+            whole = torch.stack([w * v for w, v in zip(filter(None, weights), values, strict=True)]).sum()
+        return whole if self._gather is None else times_gradient(whole, self._processes)
 
-    def _at_scale(self, logits: Tensor, target: Tensor) -> Tensor:
+    def _values(self, outputs: Sequence[Tensor], target: Tensor) -> list[Tensor]:
+        """The loss at each resolution."""
+        prepared = [self._prepared(logits, target) for logits in outputs]
+        return [self._checked(self._loss(logits, wanted, **mask)) for logits, wanted, mask in prepared]
+
+    def _values_of_samples(
+        self, loss: SampleWiseLoss, outputs: Sequence[Tensor], target: Tensor, gather: Gather
+    ) -> list[Tensor]:
+        """The same, when it is enough to gather numbers of each sample; those of all resolutions at once."""
+        prepared = [self._prepared(logits, target) for logits in outputs]
+        parts = [[part.float() for part in loss.of_samples(x, wanted, **mask)] for x, wanted, mask in prepared]
+        flat = [part.reshape(len(part), -1) for scale in parts for part in scale]
+        whole = iter(torch.split(gather(torch.cat(flat, 1)), [part.shape[1] for part in flat], 1))
+        return [
+            self._checked(loss.of_batch(*(next(whole).reshape(-1, *part.shape[1:]) for part in scale)))
+            for scale in parts
+        ]
+
+    def _prepared(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Logits, target and perhaps a mask of one resolution, as a loss takes them."""
+        logits, target = logits.float(), downsample(target, logits.shape[2:])
         valid = valid_voxels(target, self._labels)
         if valid is not None:
             target = torch.where(valid, target, 0)
         wanted = encode_regions(target, self._labels) if self._labels.has_regions else target.long()
-        extra: dict[str, Any] = {}
         if self._takes_mask:
-            extra["mask"] = valid
-        elif valid is not None:
+            return logits, wanted, {"mask": valid}
+        if valid is not None:
             logits = torch.where(valid, logits, self._certain_background(logits))
-        value = self._loss(logits, wanted, **extra)
+        return logits, wanted, {}
+
+    def _checked(self, value: Any) -> Tensor:
         if not isinstance(value, Tensor) or value.ndim:
             found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise PluginError(f"loss {self._name!r} returned {found}; expected a scalar tensor")

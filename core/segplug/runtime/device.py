@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from segplug.errors import UsageError
+from segplug.runtime.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     import torch
@@ -13,14 +14,19 @@ if TYPE_CHECKING:
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, processes: Processes = ALONE) -> torch.device:
     """The device for `auto` (CUDA, else MPS, else CPU) or for a name such as `cpu`, `cuda`, `cuda:1`, `mps`.
 
+    Args:
+        processes: of several on a machine, each gets a GPU of its own; without GPUs they share the CPU.
+
     Raises:
-        UsageError: there is no such device on this machine.
+        UsageError: there is no such device on this machine, or not one for each process.
     """
     import torch
 
+    if processes.several:
+        return _device_of_process(name, processes)
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
@@ -36,6 +42,25 @@ def resolve_device(name: str) -> torch.device:
             f"--device {name}: this machine has none that torch can use; --device auto takes what there is"
         )
     return device
+
+
+def _device_of_process(name: str, processes: Processes) -> torch.device:
+    import torch
+
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if name not in ("auto", "cuda"):
+        raise UsageError(
+            f"--device {name}: several processes train on cpu or cuda. Each takes a GPU of its own; "
+            "CUDA_VISIBLE_DEVICES says which there are"
+        )
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if there < processes.local_count:
+        raise UsageError(
+            f"{processes.local_count} processes on a machine with {there} GPUs that torch can use: each needs one of "
+            "its own. Start as many as there are GPUs, or give --device cpu"
+        )
+    return torch.device("cuda", processes.local_rank)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:

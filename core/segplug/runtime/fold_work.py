@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import segplug
 from segplug.errors import DataError, UsageError
 from segplug.model import Configuration, DatasetDescription, Plan, Split, TrainedFold
 from segplug.protocols import Store
@@ -23,6 +24,7 @@ from segplug.runtime.fold_folder import FoldState, read_state
 from segplug.runtime.plan_codec import decode_plan, encode_plan
 from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.preprocessed_cases import case_names, open_store, require_cases
+from segplug.runtime.processes import ALONE, Processes
 from segplug.runtime.project import Project
 from segplug.runtime.splits import find_split, read_splits
 from segplug.runtime.stage_predictions import StagePredictions
@@ -77,6 +79,28 @@ class FoldWork:
         waiting = any(stage.waiting(self.split.val) for stage in self.next_stages)
         return self.is_trained and self.state.validated and not waiting
 
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch."""
+        of_trainer: int | None = getattr(self.chosen.trainer, "batch_size", None)
+        return of_trainer or self.configuration.batch_size
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What several processes that train together must have found alike, by names for messages; JSON values."""
+        return {
+            "the version of segplug": segplug.__version__,
+            "the data set": self.dataset.name,
+            "the plan": value_hash(encode_plan(self.plan)),
+            "the trainer": value_hash([self.chosen.provided.qualified_name, dict(self.chosen.settings)]),
+            "the split": value_hash(asdict(self.split)),
+            "the number of epochs done": self.state.epochs_done,
+            "what is finished": [self.is_trained, self.complete],
+            "the kind of device": self.device.type,
+            "the precision": self.precision,
+            "the seed": self.seed,
+        }
+
     @cached_property
     def inputs(self) -> dict[str, str]:
         """Hashes of what the plan does not decide: the fold's cases, and what the previous stage predicted."""
@@ -112,6 +136,7 @@ def find_work(
     precision: str,
     seed: int | None,
     continue_: bool,
+    processes: Processes = ALONE,
 ) -> FoldWork:
     """Find out what `segplug.stages.train.train` was asked for; arguments and errors as there."""
     workspace, registry = project.workspace, project.kernel.registry
@@ -119,7 +144,7 @@ def find_work(
     plan = find_plan(workspace, name, plans_name)
     chosen_configuration = find_configuration(plan, configuration)
     description = _read_description(workspace, name)
-    torch_device = resolve_device(device)
+    torch_device = resolve_device(device, processes)
     resolve_precision(precision, torch_device)  # a mistake in it is told before anything is moved
     chosen = choose_trainer(project.kernel, plan, configuration, name=trainer, overrides=overrides, epochs=epochs)
     architecture = chosen_configuration.architecture.name

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segplug.kernel import Kernel
 from segplug.runtime.workspace import Workspace
@@ -37,6 +37,7 @@ class Project:
         self.kernel = kernel
         self.workers = default_workers() if workers is None else workers
         self._executor_name = executor
+        self._tells = True
 
     @cached_property
     def executor(self) -> Executor:
@@ -44,10 +45,21 @@ class Project:
         built: Executor = self.kernel.registry.build("executors", self._executor_name, workers=self.workers)
         return built
 
+    def without_events(self) -> Project:
+        """The same project, which tells the event hooks nothing: for processes that work for another one."""
+        silent = Project(self.workspace, self.kernel, workers=self.workers, executor=self._executor_name)
+        silent._tells = False
+        return silent
+
+    def emit(self, event: str, **arguments: Any) -> None:
+        """Tell the event hooks."""
+        if self._tells:
+            self.kernel.emit(event, **arguments)
+
     @contextmanager
     def stage(self, name: str, subject: str, total: int = 0) -> Iterator[None]:
         """Tell the event hooks that a stage starts and how it ends."""
-        self.kernel.emit("segplug_stage_started", stage=name, subject=subject, total=total)
+        self.emit("segplug_stage_started", stage=name, subject=subject, total=total)
         start, error = time.perf_counter(), ""
         try:
             yield
@@ -56,11 +68,11 @@ class Project:
             raise
         finally:
             seconds = time.perf_counter() - start
-            self.kernel.emit("segplug_stage_finished", stage=name, subject=subject, seconds=seconds, error=error)
+            self.emit("segplug_stage_finished", stage=name, subject=subject, seconds=seconds, error=error)
 
     def progress(self, stage: str, item: str, done: int, total: int) -> None:
         """Tell the event hooks that one step of a stage is done."""
-        self.kernel.emit("segplug_stage_progress", stage=stage, item=item, done=done, total=total)
+        self.emit("segplug_stage_progress", stage=stage, item=item, done=done, total=total)
 
     def close(self) -> None:
         """End the workers. The project may be used again; new ones are started then."""

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from segplug.errors import UsageError
 from segplug.kernel import Provided, provenance
 from segplug.model import ComponentRef, Configuration, DatasetDescription, EpochReport, Plan, Split
 from segplug.protocols import AugmentationContext, Batch, BatchRequest, Store
@@ -17,9 +18,11 @@ from segplug.protocols.trainer import Checkpoint as Which
 from segplug.runtime.batch_loader import open_batches
 from segplug.runtime.checkpoint import Checkpoint, checkpoint_content, load_weights
 from segplug.runtime.checkpoint_writer import CheckpointWriter
+from segplug.runtime.data_parallel import DataParallel, gathered
 from segplug.runtime.deep_supervision import SupervisedLoss
 from segplug.runtime.patch_sampling import annotated_key
 from segplug.runtime.plan_codec import encode_plan
+from segplug.runtime.processes import ALONE, Processes
 from segplug.runtime.project import Project
 from segplug.runtime.stage_predictions import StagePredictions
 from segplug.runtime.training_log import EpochHistory, ProgressPlot, TrainingLog
@@ -42,6 +45,7 @@ class FoldTraining:
         previous: in a cascade, what the stage before predicted for the fold's cases.
         saved: the checkpoint that this run continues, or None; its weights are put into the network.
         training_log: where lines go; None writes no file.
+        processes: that train together; only the first one writes and tells.
     """
 
     project: Project
@@ -62,8 +66,10 @@ class FoldTraining:
     previous: StagePredictions | None = None
     saved: Checkpoint | None = None
     training_log: TrainingLog | None = None
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
+        self._sizes: list[int] | None = None
         self._used = list(self.used)
         self._writer = CheckpointWriter()
         self._written: SimpleQueue[tuple[Path, int]] = SimpleQueue()
@@ -72,6 +78,8 @@ class FoldTraining:
         self._mirror_axes: tuple[int, ...] = self.saved.mirror_axes if self.saved else ()
         if self.saved is not None:
             load_weights(self.network, self.saved.weights, str(self.saved.path))
+        if self.processes.several:
+            self.network = DataParallel(self.network, self.device)
 
     # --- what a trainer asks for -----------------------------------------------------------------------------------
 
@@ -95,12 +103,24 @@ class FoldTraining:
         )
         if isinstance(built, nn.Module):
             built = built.to(self.device)
-        return SupervisedLoss(built, labels, name=ref.name, deep_supervision=deep_supervision)
+        supervised = SupervisedLoss(
+            built,
+            labels,
+            name=ref.name,
+            deep_supervision=deep_supervision,
+            gather=self._gather if self.processes.several else None,
+            processes=self.processes.count,
+        )
+        if isinstance(self.network, DataParallel):
+            self.network.used_outputs = lambda count: [weight > 0 for weight in supervised.weights(count)]
+        return supervised
 
     @contextmanager
     def batches(self, request: BatchRequest) -> Iterator[Iterator[Batch]]:
-        """Loaded and augmented batches on the device, in the order of the request."""
+        """Loaded and augmented batches on the device, in the order of the request; each process gets its part."""
         labels = self.dataset.labels
+        self.processes.require_samples(request.batch_size)
+        self._sizes = self.processes.sizes(request.batch_size)
         context = AugmentationContext(
             patch_size=self.configuration.patch_size,
             channels=self.dataset.num_channels,
@@ -126,6 +146,7 @@ class FoldTraining:
             apply_augmentation=self.device.type != "cuda",
             previous=self.previous,
             previous_labels=context.labels,
+            samples=self.processes.share(request.batch_size),
         )
         with opened as batches:
             yield batches
@@ -140,6 +161,8 @@ class FoldTraining:
         Raises:
             CheckpointError: this or an earlier one could not be written.
         """
+        if not self.processes.first:
+            return
         path, epoch = self.folder / f"checkpoint_{which}.pth", int(state["current_epoch"])
         content = checkpoint_content(
             self.network,
@@ -159,6 +182,8 @@ class FoldTraining:
 
     def report(self, report: EpochReport) -> None:
         """Tell the event hooks, the log and progress.png of a finished epoch."""
+        if not self.processes.first:
+            return
         self._history.add(report)
         dice = ", ".join(f"{value:.4f}" for value in report.dice)
         self._tell_written()
@@ -167,7 +192,7 @@ class FoldTraining:
             f"pseudo Dice [{dice}], learning rate {report.learning_rate:.6g}, {report.seconds:.2f} s"
         )
         self._plot.update(self._history)
-        self.project.kernel.emit("segplug_epoch_finished", folder=self.folder, report=report)
+        self.project.emit("segplug_epoch_finished", folder=self.folder, report=report)
         self.project.progress("train", f"epoch {report.epoch + 1}", report.epoch + 1, report.epochs)
 
     def log(self, text: str) -> None:
@@ -175,13 +200,28 @@ class FoldTraining:
         if self.training_log is not None:
             self.training_log.line(text)
 
+    @property
+    def rank(self) -> int:
+        """Number of this process among those that train together."""
+        return self.processes.rank
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over the processes."""
+        return self.processes.total(values)
+
+    def _gather(self, own: Tensor) -> Tensor:
+        if self._sizes is None or len(own) != self._sizes[self.rank]:
+            expected = "none before batches were asked for" if self._sizes is None else f"{self._sizes[self.rank]}"
+            raise UsageError(f"a loss of {len(own)} samples in process {self.rank}; expected {expected}")
+        return gathered(own, self.rank, self._sizes)
+
     # --- end -------------------------------------------------------------------------------------------------------
 
     def _tell_written(self) -> None:
         """Tell the event hooks of checkpoints on disk; from this thread, for plugins need not be safe for threads."""
         while not self._written.empty():
             path, epoch = self._written.get()
-            self.project.kernel.emit("segplug_checkpoint_written", path=path, epoch=epoch)
+            self.project.emit("segplug_checkpoint_written", path=path, epoch=epoch)
 
     def _provenance(self) -> list[dict[str, str]]:
         """Components of the plan and of this training, each once."""
@@ -195,7 +235,8 @@ class FoldTraining:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._plot.finish(self._history)
+            if self.processes.first:
+                self._plot.finish(self._history)
         finally:
             self._writer.close()
         self._tell_written()

@@ -6,6 +6,7 @@ import platform
 import shutil
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from segplug.runtime.fold_work import FoldWork, find_work, parse_fold
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.network import build_network, count_input_channels
 from segplug.runtime.plan_codec import encode_plan
+from segplug.runtime.processes import ALONE, Processes
 from segplug.runtime.project import Project
 from segplug.runtime.randomness import torch_seed
 from segplug.runtime.trainer_choice import public_name, record
@@ -48,6 +50,7 @@ def train(
     continue_: bool = False,
     pretrained: Path | None = None,
     save_probabilities: bool = False,
+    processes: Processes = ALONE,
 ) -> TrainedFold:
     """Train one fold, then predict and evaluate its validation cases.
 
@@ -70,6 +73,9 @@ def train(
             trained anew; its old folder is kept under the name `previous_fold_<fold>_<time>`.
         pretrained: checkpoint whose weights the network begins with; see `runtime.pretrained.transfer`.
         save_probabilities: keep the probabilities of the validation cases, which `select` makes ensembles of.
+        processes: that train together: each makes this very call with its own rank, as torchrun starts them. Batches
+            and validation cases are divided among them; the result is one process's, but for rounding. The first one
+            alone writes, and tells events. In the others this returns when their part of the work is done.
 
     Raises:
         UsageError: an argument is wrong, or names something that does not exist.
@@ -77,40 +83,67 @@ def train(
             is to be continued began.
         CheckpointError: a checkpoint cannot be read or written.
         PluginError: a component is missing.
+        ElsewhereError: another of the processes failed, and tells why.
     """
-    work = find_work(
-        project,
-        dataset,
-        configuration,
-        parse_fold(fold),
-        plans_name=plans_name,
-        trainer=trainer,
-        overrides=overrides,
-        epochs=epochs,
-        device=device,
-        precision=precision,
-        seed=seed,
-        continue_=continue_,
-    )
+    if not processes.first:
+        project = project.without_events()
+    with processes.connected():
+        with processes.together():
+            work = find_work(
+                project,
+                dataset,
+                configuration,
+                parse_fold(fold),
+                plans_name=plans_name,
+                trainer=trainer,
+                overrides=overrides,
+                epochs=epochs,
+                device=device,
+                precision=precision,
+                seed=seed,
+                continue_=continue_,
+                processes=processes,
+            )
+            _check(project, work, pretrained, processes)
+        processes.agree(work.decisive)
+        if work.complete:
+            with project.stage(STAGE, f"{work.subject} (finished already, nothing to do)"):
+                return work.trained
+        _train_and_validate(project, work, continue_, pretrained, save_probabilities, processes)
+    return work.trained
+
+
+def _check(project: Project, work: FoldWork, pretrained: Path | None, processes: Processes) -> None:
+    """Find mistakes before anything is begun or moved."""
     if pretrained is not None:
         _check_pretrained(work, pretrained)
-    finished = work.is_trained
-    if work.complete:
-        with project.stage(STAGE, f"{work.subject} (finished already, nothing to do)"):
-            return work.trained
-    if not finished:
+    if not work.is_trained:
+        processes.require_samples(work.batch_size)
         try_components(project.kernel.registry, work.chosen, work.configuration, work.dataset)
+
+
+def _train_and_validate(
+    project: Project,
+    work: FoldWork,
+    continue_: bool,
+    pretrained: Path | None,
+    save_probabilities: bool,
+    processes: Processes,
+) -> None:
     kept = None
-    if not continue_:
-        with working_in(work.trained.folder):  # nobody else trains there
-            kept = set_aside(work.trained)
-    with working_in(work.trained.folder):
-        if not finished:
-            _train(project, work, _subject(work, continue_, kept), pretrained)
+    with ExitStack() as held:
+        with processes.together():
+            if processes.first:
+                if not continue_:
+                    with working_in(work.trained.folder):  # nobody else trains there
+                        kept = set_aside(work.trained)
+                held.enter_context(working_in(work.trained.folder))
+        if not work.is_trained:
+            _train(project, work, _subject(work, continue_, kept), pretrained, processes)
         settings = PredictionSettings(
             device=str(work.device), precision=work.precision, save_probabilities=save_probabilities
         )
-        with training_compute(work.device):
+        with training_compute(work.device, processes):
             validate_fold(
                 project,
                 work.trained,
@@ -119,8 +152,8 @@ def train(
                 settings=settings,
                 previous=work.previous,
                 next_stages=work.next_stages,
+                processes=processes,
             )
-    return work.trained
 
 
 def _subject(work: FoldWork, continue_: bool, kept: Path | None) -> str:
@@ -146,26 +179,41 @@ def _check_pretrained(work: FoldWork, file: Path) -> None:
             )
 
 
-def _train(project: Project, work: FoldWork, subject: str, pretrained: Path | None) -> None:
+def _train(project: Project, work: FoldWork, subject: str, pretrained: Path | None, processes: Processes) -> None:
     folder = work.trained.folder
+    with project.stage(STAGE, subject, work.epochs or 0), training_compute(work.device, processes) as threads:
+        with processes.together():
+            log = None
+            if processes.first:
+                _forget(work)
+                _write_model_files(project, work)
+                log = TrainingLog(folder)
+                _log_start(log, work, subject, threads, processes)
+            task = _make_task(project, work, log, pretrained, processes)
+        with task:
+            work.chosen.trainer.train(task)
+        with processes.together():
+            if processes.first:
+                if not work.trained.checkpoint("final").is_file():
+                    raise PluginError(
+                        f"{folder}: trainer {work.chosen.name!r} ended without saving checkpoint_final.pth"
+                    )
+                # nnU-Net's rule: `final` takes the place of `latest`
+                work.trained.checkpoint("latest").unlink(missing_ok=True)
+                task.log("training done")
+
+
+def _forget(work: FoldWork) -> None:
+    """Remove what a training about to begin makes wrong."""
     forget_validation(work.trained)
     for stage in work.next_stages:
         for case in stage.wanted(work.split.val, work.trained.fold):
             stage.predictions.discard(case)
-    _write_model_files(project, work)
-    log = TrainingLog(folder)
-    with project.stage(STAGE, subject, work.epochs or 0), training_compute(work.device) as threads:
-        _log_start(log, work, subject, threads)
-        with _make_task(project, work, log, pretrained) as task:
-            work.chosen.trainer.train(task)
-        if not work.trained.checkpoint("final").is_file():
-            raise PluginError(f"{folder}: trainer {work.chosen.name!r} ended without saving checkpoint_final.pth")
-        # nnU-Net's rule: `final` takes the place of `latest`
-        work.trained.checkpoint("latest").unlink(missing_ok=True)
-        log.line("training done")
 
 
-def _make_task(project: Project, work: FoldWork, log: TrainingLog, pretrained: Path | None) -> FoldTraining:
+def _make_task(
+    project: Project, work: FoldWork, log: TrainingLog | None, pretrained: Path | None, processes: Processes
+) -> FoldTraining:
     import torch
 
     from segplug.runtime.pretrained import transfer
@@ -182,10 +230,11 @@ def _make_task(project: Project, work: FoldWork, log: TrainingLog, pretrained: P
     elif pretrained is not None:
         done = transfer(network, pretrained, work.dataset.raw["labels"])
         began = {"pretrained": {"file": str(done.file), "hash": done.digest, "anew": dict(done.anew)}}
-        for line in done.lines():
-            log.line(line)
-        if done.anew:
-            warnings.warn("; ".join(done.lines()), stacklevel=2)
+        if log is not None:
+            for line in done.lines():
+                log.line(line)
+            if done.anew:
+                warnings.warn("; ".join(done.lines()), stacklevel=2)
     used = [work.chosen.provided, registry.resolve("architectures", configuration.architecture.name)]
     return FoldTraining(
         project=project,
@@ -215,6 +264,7 @@ def _make_task(project: Project, work: FoldWork, log: TrainingLog, pretrained: P
         },
         saved=work.state.checkpoint,
         training_log=log,
+        processes=processes,
     )
 
 
@@ -229,12 +279,15 @@ def _write_model_files(project: Project, work: FoldWork) -> None:
             shutil.copyfile(fingerprint, partial)
 
 
-def _log_start(log: TrainingLog, work: FoldWork, subject: str, threads: int) -> None:
+def _log_start(log: TrainingLog, work: FoldWork, subject: str, threads: int, processes: Processes) -> None:
     import torch
 
     log.line(subject)
     log.line(f"segplug {segplug.__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     log.line(f"device {work.device}, precision {work.precision}, {threads} threads, seed {work.seed}")
+    if processes.several:
+        sizes = ", ".join(map(str, processes.sizes(work.batch_size)))
+        log.line(f"{processes.count} processes, samples of a batch in each: {sizes}")
     configuration = work.configuration
     log.line(f"plans {work.plan.plans_name}, batch {configuration.batch_size}, patch {configuration.patch_size}")
     log.line(f"{len(work.split.train)} training and {len(work.split.val)} validation cases")

@@ -13,9 +13,11 @@ from segplug.errors import DataError, PluginError
 from segplug.model import Evaluation, Prediction, TrainedFold
 from segplug.protocols import PredictionSettings, Store
 from segplug.runtime.cascade import NextStage
+from segplug.runtime.case_reading import read_labels
 from segplug.runtime.prediction_engine import Engine
 from segplug.runtime.prediction_output import PredictionOutput, find_writer
 from segplug.runtime.preprocessing import geometry_from_json
+from segplug.runtime.processes import ALONE, Processes
 from segplug.runtime.project import Project
 from segplug.runtime.stage_predictions import StagePredictions
 from segplug.stages.evaluate import evaluate
@@ -36,7 +38,8 @@ def validate_fold(
     predictor: str = "torch",
     previous: StagePredictions | None = None,
     next_stages: Sequence[NextStage] = (),
-) -> Evaluation:
+    processes: Processes = ALONE,
+) -> Evaluation | None:
     """Write `validation/CASE<ending>` for each case and `validation/summary.json`, as nnU-Net does after training.
 
     Predictions that are whole and were made from the same images by the same weights and settings are kept. For each
@@ -51,6 +54,10 @@ def validate_fold(
         predictor: name of the inference engine.
         previous: in a cascade, what the stage before predicted for the cases.
         next_stages: see `segplug.runtime.cascade.next_stages`.
+        processes: that divide the cases among them. The first one evaluates when all are done.
+
+    Returns:
+        The evaluation; None in other processes than the first.
 
     Raises:
         UsageError, CheckpointError, PluginError: the model cannot be used, see `segplug.stages.predict`.
@@ -63,10 +70,12 @@ def validate_fold(
     ending = model.dataset.file_ending
     writer = find_writer(project.kernel, model.plan.reader.name, ending)
     output = PredictionOutput(trained.validation_folder, writer, ending)
-    _tell_left_out(next_stages, cases, model.dataset.name)
+    if processes.first:
+        _tell_left_out(next_stages, cases, model.dataset.name)
     subject = f"{model.dataset.name} {model.configuration.name} fold {trained.fold}"
-    with project.stage(STAGE, subject, len(cases)):
-        for done, case in enumerate(cases, start=1):
+    mine, predicted = processes.mine(cases), []
+    with project.stage(STAGE, subject, len(mine)):
+        for done, case in enumerate(mine, start=1):
             made_from = {**engine.recipe, "image": store.made_from(case)}
             if previous is not None:
                 made_from["previous"] = previous.state([case])
@@ -81,12 +90,16 @@ def validate_fold(
                 prediction = engine.predictor.predict(_prepared(store, case, engine, previous, stale))
                 if not whole:
                     path = output.write(case, prediction, made_from)
-                    project.kernel.emit("segplug_case_predicted", case=case, prediction=prediction, path=path)
+                    project.emit("segplug_case_predicted", case=case, prediction=prediction, path=path)
+                    predicted.append(case)
                 for stage in stale:
                     labels = _for_stage(stage, prediction, predictor)
                     origin = _origin(stage, case, made_from, trained)
                     stage.predictions.write(case, labels, stage.configuration.patch_size, origin)
-            project.progress(STAGE, case, done, len(cases))
+            project.progress(STAGE, case, done, len(mine))
+        _tell_others(project, engine, output, processes.told(predicted))
+    if not processes.first:
+        return None
     references = project.workspace.reference_folder(model.dataset.name)
     files = {case: references / f"{case}{ending}" for case in cases}
     missing = [str(file) for file in files.values() if not file.is_file()]
@@ -96,6 +109,17 @@ def validate_fold(
             f"Run: segplug preprocess {model.dataset.name}"
         )
     return evaluate(project, files, trained.validation_folder, model.dataset)
+
+
+def _tell_others(
+    project: Project, engine: Engine, output: PredictionOutput, predicted: Sequence[Sequence[str]]
+) -> None:
+    """Tell the event hooks of what other processes than the first have predicted."""
+    reader = project.kernel.registry.build("readers", engine.model.plan.reader)
+    for case in sorted(case for cases in predicted[1:] for case in cases):
+        path = output.label_file(case)
+        prediction = Prediction(read_labels(reader, path))
+        project.emit("segplug_case_predicted", case=case, prediction=prediction, path=path)
 
 
 def _prepared(

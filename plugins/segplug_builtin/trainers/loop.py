@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +94,8 @@ class TrainingLoop:
     def _epoch(self, epoch: int, batches: Iterator[Batch]) -> EpochReport:
         settings, task = self._settings, self._task
         started = time.perf_counter()
-        torch.manual_seed(torch_seed(task.seed, "epoch", task.fold, epoch))
+        # one process alone and the first of several draw the same; samples of the others do not drop the same features
+        torch.manual_seed(torch_seed(task.seed, "epoch", task.fold, epoch, *filter(None, (task.rank,))))
         set_training(task.network, settings.freeze)
         losses = []
         for iteration in range(settings.iterations_per_epoch):
@@ -109,7 +110,7 @@ class TrainingLoop:
                 loss, overlap = self._validation_step(batch)
                 val_losses.append(loss)
                 overlaps.append(overlap)
-        dice = pseudo_dice(torch.stack(overlaps).sum(0)) if overlaps else ()
+        dice = pseudo_dice(task.total(torch.stack(overlaps).sum(0))) if overlaps else ()
         present = [d for d in dice if not math.isnan(d)]
         mean_dice = sum(present) / len(present) if present else math.nan
         self._emas.append(moving_average(self._emas[-1] if self._emas else math.nan, mean_dice))
@@ -129,12 +130,13 @@ class TrainingLoop:
         """One step of the optimiser with the mean gradient of some batches; returns their mean loss."""
         self._optimizer.zero_grad(set_to_none=True)
         losses = []
-        for batch in batches:
-            with self._autocast():
-                output = self._task.network(batch.data)
-            loss = self._loss(output, batch.target) / self._settings.accumulate
-            scaled = loss if self._scaler is None else self._scaler.scale(loss)
-            scaled.backward()  # type: ignore[no-untyped-call]
+        for number, batch in enumerate(batches, start=1):
+            with self._summing_up(number < self._settings.accumulate):
+                with self._autocast():
+                    output = self._task.network(batch.data)
+                loss = self._loss(output, batch.target) / self._settings.accumulate
+                scaled = loss if self._scaler is None else self._scaler.scale(loss)
+                scaled.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         clip = self._settings.gradient_clip
         if clip is not None:
@@ -155,6 +157,11 @@ class TrainingLoop:
             output = self._task.network(batch.data)
         full = output if isinstance(output, Tensor) else output[0]
         return self._loss(output, batch.target), count_overlap(full, batch.target, self._task.dataset.labels)
+
+    def _summing_up(self, more_to_come: bool) -> AbstractContextManager[Any]:
+        """Gradients of several processes are put together once a step, not for every batch of it."""
+        no_sync = getattr(self._task.network, "no_sync", None)
+        return no_sync() if more_to_come and no_sync is not None else nullcontext()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = AUTOCAST.get(self._task.precision)
