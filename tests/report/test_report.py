@@ -11,8 +11,13 @@ from pathlib import Path
 import pytest
 
 from segplug.kernel import Kernel
+from segplug.model import CaseEvaluation
+from segplug.runtime.evaluation import summarise
+from segplug.runtime.model_names import ModelName
 from segplug.runtime.project import Project
-from segplug.runtime.report.facts import worst_cases
+from segplug.runtime.report.facts import FoldFacts, ModelFacts, worst_cases
+from segplug.runtime.report.plots import curves
+from segplug.runtime.training_log import SERIES
 from segplug.runtime.workspace import Workspace
 from segplug.stages.fingerprint import fingerprint
 from segplug.stages.plan import plan
@@ -103,13 +108,18 @@ def test_damaged_and_hostile_data_sets_are_shown_as_what_they_are(project: Proje
     broken = sorted((folder / "imagesTr").iterdir())[1]
     broken.write_bytes(broken.read_bytes()[:200])
     description = json.loads((folder / "dataset.json").read_text())
-    description["channel_names"] = {"0": "<script>alert('channel')</script>"}
+    description["channel_names"] = {"0": "<script>alert('channel')</script> $x^$"}
     names = list(description["labels"])
     description["labels"]["<img src=x onerror=alert(1)>"] = description["labels"].pop(names[1])
+    description["labels"][r"$\frac{$ x$"] = description["labels"].pop(names[2])
     (folder / "dataset.json").write_text(json.dumps(description))
+    project.workspace.preprocessed_folder(NAME).mkdir(parents=True)
+    project.workspace.plans_file(NAME, "nnUNetPlans").write_text("{")
     text = report(project, NAME).read_text(encoding="utf-8")
     page = Page(text)
     assert broken.name in page.ids["data"]
+    assert "$x^$: intensity" in text
+    assert "nnUNetPlans.json: not a JSON file" in page.ids["plans"]
     assert len(page.table("case")) == 1 + 2
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
@@ -123,6 +133,20 @@ def test_2d_images_have_areas(project: Project, tmp_path: Path) -> None:
     heading, *rows = page.table("case")
     assert heading[-1].endswith("(mm²)")
     assert all(float(row[-1].replace("\N{NARROW NO-BREAK SPACE}", "")) > 0 for row in rows)
+
+
+def test_scores_of_training_cases_are_not_those_of_the_model() -> None:
+    def fold(name: str, case: str) -> FoldFacts:
+        evaluation = summarise([CaseEvaluation(Path(case), Path(case), {1: {"Dice": 0.5}})])
+        return FoldFacts(name, {name: [1.0, 0.5] for name in SERIES} | {"val_losses": [1.0]}, evaluation)
+
+    of_all = fold("all", "trained_on")
+    found = ModelFacts(ModelName("a", "b", "c"), (fold("0", "unseen"), of_all)).evaluation
+    assert found is not None
+    assert [case.name for case in found.cases] == ["unseen"]
+    assert ModelFacts(ModelName("a", "b", "c"), (of_all,)).evaluation is None
+    assert of_all.epochs == 1  # as many as there is everything of
+    assert curves([of_all]).startswith("<svg")
 
 
 @pytest.mark.slow

@@ -36,6 +36,11 @@ _MARGIN = 0.35
 """Image shown around the labels, as a share of their extent on each side."""
 
 
+def literally(name: str) -> str:
+    """A name for matplotlib to draw as it is written; what stands between dollars would be taken for a formula."""
+    return name.replace("$", r"\$")
+
+
 @dataclass(frozen=True)
 class _View:
     """How a slice is taken from a volume and turned upright."""
@@ -111,9 +116,9 @@ def draw_overlay(
             elif row:
                 wrong = (planes[0] != planes[-1]) & (planes[0] != labels.ignore_label)
                 _tint(panel, [(wrong, _WRONG, 0.7)])
-            _caption(panel, caption, f"slice {index + 1} of {image.shape[view.axis]}", (row, column), flat)
+            _caption(panel, literally(caption), f"slice {index + 1} of {image.shape[view.axis]}", (row, column), flat)
     if title:
-        figure.suptitle(title, color=_TEXT, fontsize=11)
+        figure.suptitle(literally(title), color=_TEXT, fontsize=11)
     _legend(figure, labels, disagreement=len(maps) > 1)
     return figure
 
@@ -214,7 +219,7 @@ def _tint(panel: Axes, masks: Sequence[tuple[NDArray[np.bool_], str, float]]) ->
 def _legend(figure: Figure, labels: LabelSet, disagreement: bool) -> None:
     from matplotlib.patches import Patch
 
-    entries = [(labels.name_of(target), colour) for target, colour in _coloured(labels)]
+    entries = [(literally(labels.name_of(target)), colour) for target, colour in _coloured(labels)]
     entries += [("disagreement", _WRONG)] if disagreement else []
     figure.legend(
         handles=[Patch(facecolor=(*_rgb(colour), 0.4), edgecolor=colour, label=name) for name, colour in entries],

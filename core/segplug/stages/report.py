@@ -54,6 +54,7 @@ def report(project: Project, dataset: str | int | Path, *, output: Path | None =
     reader_name = choose_reader(raw, project.kernel)
     with project.stage(STAGE, raw.name, len(raw.cases)):
         cases, problems = _look(project, raw, reader_name)
+        plans, plan_problems = _plans(project, raw.name)
         models = _models(project, raw.name)
         choice, no_choice = _choice(project, raw.name)
         evaluations = _evaluations(project, raw.name, models, choice)
@@ -66,7 +67,8 @@ def report(project: Project, dataset: str | int | Path, *, output: Path | None =
                 data_problems=problems,
                 data_plots=_data_plots(raw, cases),
                 cases=page.case_table(cases, raw.description.labels) if cases else None,
-                plans=[_plan(project, raw, plan) for plan in _plans(project, raw.name)],
+                plans=[_plan(project, raw, plan) for plan in plans],
+                plan_problems=plan_problems,
                 models=[_model(model) for model in models if model.folds],
                 compared=page.comparison_table(evaluations, raw.description.labels) if evaluations else None,
                 scores=[
@@ -126,10 +128,15 @@ def _data_plots(raw: RawDataset, cases: Sequence[CaseFacts]) -> list[tuple[str, 
     ]
 
 
-def _plans(project: Project, name: str) -> list[Plan]:
-    if project.workspace.preprocessed is None:
-        return []
-    return [read_plan(project.workspace.plans_file(name, plans)) for plans in plans_names(project.workspace, name)]
+def _plans(project: Project, name: str) -> tuple[list[Plan], list[str]]:
+    """Those that can be read, and what is wrong with the others."""
+    plans, problems = [], []
+    for plans_name in plans_names(project.workspace, name) if project.workspace.preprocessed is not None else ():
+        try:
+            plans.append(read_plan(project.workspace.plans_file(name, plans_name)))
+        except DataError as error:
+            problems.append(str(error))
+    return plans, problems
 
 
 def _plan(project: Project, raw: RawDataset, plan: Plan) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class FoldFacts:
 
     @property
     def epochs(self) -> int:
-        return len(self.logging.get("train_losses", ()))
+        return min(map(len, self.logging.values()), default=0)
 
     @property
     def hours(self) -> float:
@@ -111,8 +111,9 @@ class ModelFacts:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """All validation cases of all folds together; None before any fold was validated."""
-        cases: list[CaseEvaluation] = [c for f in self.folds if f.evaluation is not None for c in f.evaluation.cases]
+        """All validation cases of the folds together, but not of `all`, which trained on them; None without any."""
+        folds = [f for f in self.folds if f.evaluation is not None and f.fold != "all"]
+        cases: list[CaseEvaluation] = [c for f in folds if f.evaluation is not None for c in f.evaluation.cases]
         return summarise(cases) if cases else None
 
 

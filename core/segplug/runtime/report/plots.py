@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segplug.model import LabelSet
-from segplug.runtime.overlay import COLOURS
+from segplug.runtime.overlay import COLOURS, literally
 from segplug.runtime.report.facts import CaseFacts, FoldFacts
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def intensities(cases: Sequence[CaseFacts], channels: Sequence[str]) -> str:
                     panel.hist(
                         np.clip(values, bins[0], bins[-1]), bins, weights=shares, alpha=0.6, color=colour, label=label
                     )
-            panel.legend(frameon=False, fontsize=8)
-        panel.set(xlabel=f"{name}: intensity", ylabel="% of voxels", yscale="log")
+            panel.legend(loc="upper right", frameon=False, fontsize=8)
+        panel.set(xlabel=f"{literally(name)}: intensity", ylabel="% of voxels", yscale="log")
     return _svg(figure, "Histograms of intensities")
 
 
@@ -64,7 +64,11 @@ def label_sizes(cases: Sequence[CaseFacts], labels: LabelSet) -> str:
             spread = np.linspace(-0.28, 0.28, sizes.size)
             panel.plot(sizes, row + spread, "o", ms=3, alpha=0.5, color=COLOURS[row % (len(COLOURS) - 1)])
             panel.plot([np.median(sizes)] * 2, [row - 0.36, row + 0.36], color="black", lw=1.2)
-    named = [f"{labels.name_of(t)} ({sum(case.sizes[t] > 0 for case in cases)} of {len(cases)})" for t in classes]
+    having = [sum(case.sizes[target] > 0 for case in cases) for target in classes]
+    named = [
+        f"{literally(labels.name_of(target))} ({count} of {len(cases)})"
+        for target, count in zip(classes, having, strict=True)
+    ]
     panel.set_yticks(range(len(classes)), named)
     panel.set_ylim(len(classes) - 0.4, -0.6)
     unit = "mm²" if all(case.is_2d for case in cases) else "mm³"
@@ -79,12 +83,12 @@ def curves(folds: Sequence[FoldFacts]) -> str:
     for number, fold in enumerate(folds):
         colour = COLOURS[number % (len(COLOURS) - 1)]
         epochs = range(1, fold.epochs + 1)
-        losses.plot(epochs, fold.logging["train_losses"], color=colour, lw=1, label=f"fold {fold.fold}")
+        losses.plot(epochs, fold.logging["train_losses"][: fold.epochs], color=colour, lw=1, label=f"fold {fold.fold}")
         losses.plot(epochs, fold.logging["val_losses"][: fold.epochs], color=colour, lw=1, ls=":")
         dice.plot(epochs, fold.logging["ema_fg_dice"][: fold.epochs], color=colour, lw=1.4)
         dice.plot(epochs, fold.logging["mean_fg_dice"][: fold.epochs], color=colour, lw=0.7, alpha=0.45)
     losses.set(xlabel="epoch", ylabel="loss (dotted: validation)")
-    losses.legend(frameon=False, fontsize=8)
+    losses.legend(loc="upper right", frameon=False, fontsize=8)
     dice.set(xlabel="epoch", ylabel="pseudo-Dice, moving average", ylim=(0, 1))
     return _svg(figure, "Training curves")
 
