@@ -15,6 +15,7 @@ from segplug_builtin.trainers.nnunet_classes import CLASSES, in_words
 
 HERE = "segplug_builtin"
 DNA = "dynamic_network_architectures.architectures.unet"
+PRIMUS = "dynamic_network_architectures.architectures.primus"
 
 
 @hookimpl
@@ -68,6 +69,13 @@ def segplug_resamplers() -> Iterable[Component[Any]]:
         "spline interpolation, one matrix per axis",
         ("resample_data_or_seg_to_shape",),
     )
+    yield Component(
+        "torch_linear",
+        f"{HERE}.torch_resampling:torch_linear",
+        "linear interpolation by torch",
+        ("resample_torch_fornnunet",),
+    )
+    yield Component("none", f"{HERE}.resamplers:no_resampling", "images as they are", ("no_resampling_hack",))
 
 
 @hookimpl
@@ -81,6 +89,34 @@ def segplug_planners() -> Iterable[Component[Any]]:
             f"residual-encoder U-Nets, size {size.upper()}",
             (f"nnUNetPlannerResEnc{size.upper()}",),
         )
+    at_resenc, at_resampling, large = f"{at}.residual_encoder", f"{at}.resampling", "residual-encoder U-Nets, size L"
+    yield Component(
+        "resenc", f"{at_resenc}:plan_resenc", "residual-encoder U-Nets before there were sizes", ("ResEncUNetPlanner",)
+    )
+    yield Component(
+        "default_torchres",
+        f"{at_resampling}:plan_default_torch",
+        "plain U-Nets for 8 GB, images resampled linearly by torch",
+        ("nnUNetPlanner_torchres",),
+    )
+    yield Component(
+        "resenc_l_torchres",
+        f"{at_resampling}:plan_resenc_l_torch",
+        f"{large}, images resampled linearly by torch",
+        ("nnUNetPlannerResEncL_torchres",),
+    )
+    yield Component(
+        "resenc_l_torchres_sepz",
+        f"{at_resampling}:plan_resenc_l_torch_slices",
+        f"{large}, the same within slices that are far apart",
+        ("nnUNetPlannerResEncL_torchres_sepz",),
+    )
+    yield Component(
+        "resenc_l_noresampling",
+        f"{at_resampling}:plan_resenc_l_none",
+        f"{large}, images not resampled",
+        ("nnUNetPlannerResEncL_noResampling",),
+    )
     yield Component(
         "compact", f"{at}.compact:plan_compact", "small U-Nets and a short schedule, for machines without a GPU"
     )
@@ -99,6 +135,15 @@ def segplug_architectures() -> Iterable[Component[Any]]:
         # the second name is what nnU-Net puts into old plans that it converts, though it has no such module
         (f"{DNA}.ResidualEncoderUNet", f"{DNA.replace('.unet', '.residual_unet')}.ResidualEncoderUNet"),
     )
+    transformer = "transformer on patches"
+    yield Component("primus", f"{at}.primus:build_primus", transformer, (f"{PRIMUS}.Primus",))
+    for version, how in (("v2", "embedded by convolutions"), ("v3", "embedded by convolutions at every resolution")):
+        yield Component(
+            f"primus_{version}",
+            f"{at}.primus:build_primus_{version}",
+            f"{transformer} {how}",
+            (f"{PRIMUS}.Primus{version.upper()}",),
+        )
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The separable resampler: images by splines, labels by their interpolated indicators."""
+"""Resamplers without torch: images by splines and labels by their interpolated indicators; or nothing at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segplug.errors import DataError
 from segplug_builtin.label_resampling import resample_labels
 from segplug_builtin.spline_bands import apply_axes, apply_band, axis_band
 
@@ -92,6 +93,41 @@ class SeparableSpline:
 
 
 separable = SeparableSpline()
+
+
+class NoResampling:
+    """Leaves every array as it is, as nnU-Net's `no_resampling_hack` does: images keep the spacing they have."""
+
+    def __call__(
+        self, array: NDArray[Any], new_shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]
+    ) -> NDArray[Any]:
+        """The array itself, whatever shape is wanted."""
+        return array
+
+    def axis_matrices(
+        self,
+        shape: Sequence[int],
+        new_shape: Sequence[int],
+        spacing: Sequence[float],
+        new_spacing: Sequence[float],
+    ) -> list[NDArray[np.float32] | None]:
+        """None for every axis.
+
+        Raises:
+            DataError: another shape is needed: the plan resamples images but not probabilities.
+        """
+        if tuple(shape) != tuple(new_shape):
+            raise DataError(
+                f"logits of shape {tuple(shape)} have to be resampled to {tuple(new_shape)}, and the plan says that "
+                "they are not. Where resampling_fn_data resamples, resampling_fn_probabilities has to do so too"
+            )
+        return [None] * len(new_shape)
+
+    def __reduce__(self) -> str:
+        return "no_resampling"
+
+
+no_resampling = NoResampling()
 
 
 def separate_axis(

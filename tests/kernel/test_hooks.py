@@ -103,10 +103,11 @@ def test_hook_planners(build: Callable[..., Any], kernel: Kernel) -> None:
     statistics = ChannelStatistics(0.0, 0.0, 1.0, -1.0, 1.0, 1.0, -1.0)
     fingerprint = Fingerprint(((1.0, 1.0, 2.0), (1.0, 1.0, 1.0)), ((40, 50, 60), (30, 50, 60)), (statistics,), 1.0)
     dataset = DatasetDescription("Dataset999_X", ("CT",), LABELS, ".nii.gz", 2, "SimpleITKIO")
-    plan = build("tiny")(fingerprint, dataset, Budget())
+    plan = build("isotropic")(fingerprint, dataset, Budget())
     assert plan.original_median_shape == (35, 50, 60)
     configuration = plan.configurations["3d_fullres"]
-    assert configuration.spacing == (1.0, 1.0, 1.5)
+    assert configuration.spacing == (1.0, 1.0, 1.0)
+    assert plan.plans_name == "isotropicPlans"
     kernel.registry.find("architectures", configuration.architecture.name)
     kernel.registry.find("resamplers", configuration.resample_data.name)
 

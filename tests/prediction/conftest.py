@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from segplug.runtime.network import build_network, count_input_channels
 from segplug.runtime.plan_codec import encode_plan
 from segplug.runtime.project import Project
 from segplug.runtime.workspace import Workspace
+from segplug_builtin.planners.rules import Resampling
 
 LABELS: dict[str, Any] = {"background": 0, "a": 1, "b": 2}
 
@@ -44,6 +45,7 @@ class ModelRecipe:
     previous_stage: str | None = None
     resampler: str = "resample_data_or_seg_to_shape"
     resample_order: int = 1
+    resampling: Resampling | None = None
     provenance: tuple[dict[str, str], ...] = ()
 
     @property
@@ -93,6 +95,9 @@ class ModelRecipe:
             architecture_imports=("conv_op", "norm_op", "nonlin"),
             previous_stage=self.previous_stage,
         )
+        if (other := self.resampling) is not None:
+            refs = {"resample_data": other.images, "resample_seg": other.labels}
+            configuration = replace(configuration, **refs, resample_probabilities=other.probabilities)
         return Plan(
             dataset_name="Dataset001_Test",
             plans_name="plans",

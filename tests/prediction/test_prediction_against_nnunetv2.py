@@ -14,6 +14,8 @@ import SimpleITK as sitk
 from segplug.protocols import PredictionSettings
 from segplug.runtime.project import Project
 from segplug.stages.predict import predict_folder
+from segplug_builtin.planners.resampling import NONE, SLICES_APART, TOGETHER
+from segplug_builtin.planners.rules import Resampling
 
 pytestmark = pytest.mark.parity
 
@@ -31,6 +33,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "regions, resampled": {"spacing": (1.5, 1.0, 0.7), "labels": REGIONS, "regions_class_order": (1, 2)},
     "2d, resampled": {"patch_size": (16, 24), "mirror_axes": (0, 1), "spacing": (1.0, 0.8, 1.3)},
     "anisotropic, two channels": {"spacing": (5.0, 1.0, 1.0), "channels": 2},
+    "resampled by torch": {"spacing": (1.5, 1.2, 0.7), "resampling": TOGETHER},
+    "anisotropic, resampled by torch slice by slice": {"spacing": (5.0, 0.8, 1.3), "resampling": SLICES_APART},
+    "regions, not resampled": {
+        "spacing": (1.5, 1.0, 0.7),
+        "resampling": Resampling(NONE, NONE, NONE),
+        "labels": REGIONS,
+        "regions_class_order": (1, 2),
+    },
 }
 
 

@@ -244,12 +244,21 @@ def initialise(network: nn.Module) -> None:
     network.apply(_initialise_module)
 
 
-def _initialise_module(module: nn.Module) -> None:
+def initialise_convolutions(network: nn.Module) -> None:
+    """The same without touching norms."""
+    network.apply(_initialise_convolution)
+
+
+def _initialise_convolution(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
         nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, _Residual):
+
+
+def _initialise_module(module: nn.Module) -> None:
+    _initialise_convolution(module)
+    if isinstance(module, _Residual):
         norm = module.last_norm()
         if norm is not None and isinstance(norm.weight, torch.Tensor) and isinstance(norm.bias, torch.Tensor):
             nn.init.zeros_(norm.weight)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from segplug.model import Budget, DatasetDescription, Fingerprint, Plan
 from segplug_builtin.planners.rules import Reference, Rules
 from segplug_builtin.planners.unets import plan_unets
@@ -26,6 +28,14 @@ def _rules(size: str, memory_gb: float, cost_3d: float, cost_2d: float) -> Rules
 M = _rules("M", 8, 680e6, 135e6)
 L = _rules("L", 24, 2.1e9, 380e6)
 XL = _rules("XL", 40, 3.6e9, 560e6)
+
+UNSIZED = replace(M, name="ResEncUNetPlanner", plans_name="nnUNetResEncUNetPlans", dataset_share=0.05)
+"""What the sizes came from: M with the default planner's limit of the batch."""
+
+
+def plan_resenc(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan:
+    """For 8 GB. Equal, entry by entry, to what nnunetv2 2.8.1 plans; raises as `plan_unets`."""
+    return plan_unets(fingerprint, dataset, budget, UNSIZED)
 
 
 def plan_resenc_m(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan:

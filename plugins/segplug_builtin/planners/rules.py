@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from segplug.model import ComponentRef
 from segplug_builtin.planners.feature_maps import UNetShape
 from segplug_builtin.planners.topology import Topology
 
@@ -25,6 +28,31 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Resampling:
+    """By which components images, labels and probabilities are resampled."""
+
+    images: ComponentRef
+    labels: ComponentRef
+    probabilities: ComponentRef
+
+
+def _splines(*, is_seg: bool, order: int) -> ComponentRef:
+    options = {"is_seg": is_seg, "order": order, "order_z": 0, "force_separate_z": None}
+    return ComponentRef("resample_data_or_seg_to_shape", options)
+
+
+SPLINES = Resampling(_splines(is_seg=False, order=3), _splines(is_seg=True, order=1), _splines(is_seg=False, order=1))
+"""nnU-Net's default: cubic for images, linear for the others, within slices where these are far apart."""
+
+
+def resampling_by_torch(options: Mapping[str, Any]) -> Resampling:
+    """Linear interpolation by torch for all."""
+    by_name = "resample_torch_fornnunet"
+    values = ComponentRef(by_name, {"is_seg": False, **options})
+    return Resampling(values, ComponentRef(by_name, {"is_seg": True, **options}), values)
+
+
+@dataclass(frozen=True)
 class Rules:
     """A planner of U-Nets.
 
@@ -39,6 +67,7 @@ class Rules:
         weigh_minimum_batch: shrink the patch until two samples fit, by the cost for the reference's batch size
             (`ExperimentPlanner`), rather than until one costs no more than the reference (ResEnc planners).
         shared_data: configurations whose preprocessed data are `nnUNetPlans`' (nothing in them differs).
+        resampling: how images get their target spacing, and probabilities that of the image.
         base_features: of the first stage; each further stage has twice as many, up to `max_features`.
         min_batch_size, max_batch_size: never less, never more.
     """
@@ -54,6 +83,7 @@ class Rules:
     dataset_share: float
     weigh_minimum_batch: bool
     shared_data: tuple[str, ...] = ()
+    resampling: Resampling = SPLINES
     base_features: int = 32
     min_batch_size: int = 2
     max_batch_size: int | None = None

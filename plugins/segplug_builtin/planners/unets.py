@@ -26,7 +26,6 @@ MASKED_BELOW = 0.75
 """Below this median relative size after cropping, z-scores are taken inside the nonzero mask (nnU-Net)."""
 
 TAKES_MASK = ("ZScoreNormalization", "zscore")
-RESAMPLER = "resample_data_or_seg_to_shape"
 
 
 def plan_unets(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget, rules: Rules) -> Plan:
@@ -117,9 +116,9 @@ class _Planner:
             spacing=_floats(spacing),
             normalization=self._normalization,
             use_mask_for_norm=self._use_mask,
-            resample_data=_resampler(is_seg=False, order=3),
-            resample_seg=_resampler(is_seg=True, order=1),
-            resample_probabilities=_resampler(is_seg=False, order=1),
+            resample_data=self._rules.resampling.images,
+            resample_seg=self._rules.resampling.labels,
+            resample_probabilities=self._rules.resampling.probabilities,
             architecture=architecture(network),
             architecture_imports=("conv_op", "norm_op", "dropout_op", "nonlin"),
         )
@@ -146,10 +145,6 @@ def architecture(network: NetworkPlan) -> ComponentRef:
         "nonlin_kwargs": {"inplace": True},
     }
     return ComponentRef(f"{MODULES}.{'ResidualEncoderUNet' if unet.residual else 'PlainConvUNet'}", arguments)
-
-
-def _resampler(*, is_seg: bool, order: int) -> ComponentRef:
-    return ComponentRef(RESAMPLER, {"is_seg": is_seg, "order": order, "order_z": 0, "force_separate_z": None})
 
 
 def _floats(values: Vector) -> tuple[float, ...]:
