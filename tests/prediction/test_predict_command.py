@@ -12,6 +12,7 @@ import pytest
 
 from segplug.cli.main import main
 from segplug.protocols import PredictionSettings
+from segplug.runtime.parts import Part
 
 Make = Callable[..., Path]
 
@@ -71,6 +72,8 @@ def test_every_option_arrives(make_model: Make, images: Path, tmp_path: Path, mo
         "onnx",
         "--previous-stage",
         tmp_path,
+        "--part",
+        "2/3",
     ]
     assert (
         run("-i", images, "-o", tmp_path / "o", "-m", tmp_path, *options, "--allow-provider-change", "--continue") == 0
@@ -83,6 +86,7 @@ def test_every_option_arrives(make_model: Make, images: Path, tmp_path: Path, mo
         "previous_stage": tmp_path,
         "keep_previous": None,
         "predictor": "onnx",
+        "part": Part(2, 3),
         "continue_": True,
         "settings": PredictionSettings(0.7, False, "cpu", "bf16", True, 3.5, True),
     }

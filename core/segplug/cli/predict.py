@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from segplug.cli.shell import PlansNameOption, WorkersOption, new_app, open_project, say, settings_of
 from segplug.errors import UsageError
+from segplug.runtime.parts import WHOLE, Part
 from segplug.runtime.planned import DEFAULT_PLANS
 from segplug.runtime.trainer_choice import NNUNET_TRAINER
 from segplug.runtime.wording import counted
@@ -64,13 +66,17 @@ def predict(
         typer.Option("--keep-previous", help="Cascade: folder to keep the previous stages' label maps in."),
     ] = None,
     continue_: Annotated[bool, typer.Option("--continue", help="Keep what an earlier call finished.")] = False,
+    part: Annotated[
+        str | None,
+        typer.Option("--part", metavar="K/N", help="Only the K-th of N parts of the cases; others may run beside it."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     checkpoint: Annotated[Which, typer.Option(help="Which checkpoint of each fold.")] = Which.FINAL,
     workers: WorkersOption = None,
     max_memory: Annotated[
         float | None,
-        typer.Option("--max-memory", help="GB to stay below: one case and one slice at a time, not enforced yet."),
+        typer.Option("--max-memory", help="GB that the program stays below, with slower work and files on disk."),
     ] = None,
     predictor: Annotated[str, typer.Option(help="Inference engine, a component of kind predictors.")] = "torch",
     allow_provider_change: Annotated[
@@ -80,6 +86,10 @@ def predict(
     """Write a label map for every case in a folder of images, with the geometry of the input.
 
     Cases that cannot be predicted are named, the others are written, and the exit code is 1.
+
+    With --part 1/4 to 4/4, four calls on as many GPUs or machines write what one would, into one folder. When all have
+    ended, the same call with --continue and without --part makes up for what one of them left; evaluate, ensemble and
+    postprocess are for afterwards.
     """
     from segplug.protocols import PredictionSettings
     from segplug.stages.predict import predict_folder
@@ -96,8 +106,9 @@ def predict(
         raise UsageError("--keep-previous is for predictions that --previous-stage does not give: name one of them")
     if not 0 < step_size <= 1:
         raise UsageError(f"--step-size {step_size}: expected more than 0 and at most 1")
-    if max_memory is not None and max_memory <= 0:
+    if max_memory is not None and not 0 < max_memory < inf:
         raise UsageError(f"--max-memory {max_memory}: expected more than 0 (GB)")
+    divided = WHOLE if part is None else Part.parse(part)
     defaults = settings_of(ctx)
     settings = PredictionSettings(
         step_size=step_size,
@@ -116,7 +127,14 @@ def predict(
 
             chosen = read_choice(project.workspace.choice_file(project.workspace.dataset_name(dataset)))
             result = predict_choice(
-                project, source, target, chosen, settings=settings, predictor=predictor, continue_=continue_
+                project,
+                source,
+                target,
+                chosen,
+                settings=settings,
+                predictor=predictor,
+                continue_=continue_,
+                part=divided,
             )
         else:
             if dataset is not None:
@@ -134,11 +152,13 @@ def predict(
                 continue_=continue_,
                 previous_stage=previous_stage,
                 keep_previous=keep_previous,
+                part=divided,
             )
     kept = f", {len(result.kept)} kept from before" if result.kept else ""
     if continue_ and not result.kept:
         kept = ", nothing to continue"
-    say(f"predicted {counted(len(result.predicted), 'case')}{kept}: {result.folder}")
+    of = "" if divided.whole else f", {divided}"
+    say(f"predicted {counted(len(result.predicted), 'case')}{kept}{of}: {result.folder}")
 
 
 def model_folder(

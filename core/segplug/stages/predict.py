@@ -15,6 +15,7 @@ from segplug.model import Image, Labels, Prediction
 from segplug.protocols import PredictionSettings
 from segplug.runtime.files import write_json
 from segplug.runtime.folder_lock import working_in
+from segplug.runtime.parts import WHOLE, Part
 from segplug.runtime.prediction_cases import STAGE, CaseRun
 from segplug.runtime.prediction_engine import Engine
 from segplug.runtime.prediction_output import PredictionOutput, find_writer
@@ -97,6 +98,7 @@ def predict_folder(
     continue_: bool = False,
     previous_stage: Path | None = None,
     keep_previous: Path | None = None,
+    part: Part = WHOLE,
 ) -> FolderPrediction:
     """Predict every case in a folder of images and write label maps with the geometry of the input.
 
@@ -117,9 +119,11 @@ def predict_folder(
             None to have the models of the stages before, which lie beside `model`, predict each image first, with the
             same folds and checkpoint.
         keep_previous: folder to keep what they predict in, one of its own for each configuration.
+        part: which of the cases to predict; calls for other parts may write to the same folder at the same time.
 
     Raises:
-        UsageError: the folder of images, the model folder, a fold, a checkpoint or the device is not there.
+        UsageError: the folder of images, the model folder, a fold, a checkpoint or the device is not there; or no image
+            can be predicted in the memory that the settings allow.
         CheckpointError: a checkpoint is damaged, or does not fit the plan.
         PluginError: a component is missing, or other plugins provide it than at training.
         DataError: cases lack files, are damaged, need too much memory, or made the network's output infinite. All of
@@ -152,11 +156,16 @@ def predict_folder(
     failures = {f.case or str(f.file): str(f).removeprefix("error: ") for f in findings if f.is_error}
     if not cases and not failures:
         raise DataError(f"{source}: no images; expected files named CASE_0000{dataset.file_ending}")
+    mine = part.of(sorted({*cases, *failures}))
+    cases = {name: case for name, case in cases.items() if name in mine}
+    failures = {name: text for name, text in failures.items() if name in mine}
+    engine.start()
     writer = find_writer(project.kernel, plan.reader.name, dataset.file_ending)
     output = PredictionOutput(target, writer, dataset.file_ending)
     run = CaseRun(project, engine, output, continue_, previous_stage, keep_previous)
-    with working_in(target), project.stage(STAGE, f"{source} -> {target}", len(cases)):
-        _write_descriptions(source, target, engine, continue_, previous_stage)
+    subject = f"{source} -> {target}" if part.whole else f"{source} -> {target}, {part}"
+    with working_in(target, part), project.stage(STAGE, subject, len(cases)):
+        _write_descriptions(source, target, engine, continue_, previous_stage, part)
         run.all(list(cases.values()), overlapped=project.workers > 0 and engine.settings.max_memory_gb is None)
         failures |= run.failures
         if failures:
@@ -167,7 +176,7 @@ def predict_folder(
 
 
 def _write_descriptions(
-    source: Path, target: Path, engine: Engine, continue_: bool, previous_stage: Path | None
+    source: Path, target: Path, engine: Engine, continue_: bool, previous_stage: Path | None, part: Part
 ) -> None:
     """What nnU-Net leaves beside predictions, and needs there for evaluation and postprocessing."""
     model, settings = engine.model, engine.settings
@@ -179,8 +188,8 @@ def _write_descriptions(
         "save_probabilities": settings.save_probabilities,
         "overwrite": not continue_,
         "folder_with_segs_from_prev_stage": None if previous_stage is None else str(previous_stage),
-        "num_parts": 1,
-        "part_id": 0,
+        "num_parts": part.count,
+        "part_id": part.number - 1,
         "segplug": {
             "version": segplug.__version__,
             "model": str(model.folder),

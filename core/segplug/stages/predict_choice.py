@@ -15,6 +15,7 @@ from segplug.protocols import Postprocessor, PredictionSettings
 from segplug.runtime.case_reading import read_labels
 from segplug.runtime.choice_codec import chosen_parts
 from segplug.runtime.folder_lock import working_in
+from segplug.runtime.parts import WHOLE, Part
 from segplug.runtime.postprocessing_file import has_steps, read_decision
 from segplug.runtime.prediction_engine import Engine
 from segplug.runtime.prediction_folder import FolderDescription, describe_folder
@@ -41,6 +42,7 @@ def predict_choice(
     settings: PredictionSettings | None = None,
     predictor: str = "torch",
     continue_: bool = False,
+    part: Part = WHOLE,
 ) -> FolderPrediction:
     """Predict every case in a folder of images with a choice: `select` in the past, all its steps in one go.
 
@@ -54,6 +56,7 @@ def predict_choice(
         settings: None for the defaults. Probabilities cannot be kept.
         predictor: name of the inference engine.
         continue_: keep what is whole and was made from the same images by the same choice and settings.
+        part: see `segplug.stages.predict.predict_folder`.
 
     Raises:
         UsageError: a folder or model is not there, or probabilities are asked for.
@@ -76,20 +79,24 @@ def predict_choice(
             settings=settings,
             predictor=predictor,
             continue_=continue_,
+            part=part,
         )
     if not source.is_dir():
         raise UsageError(f"{source}: no such folder; expected one with images named CASE_0000.ext")
     if source.resolve() == target.resolve():
         raise UsageError(f"{target}: images and predictions cannot share a folder")
-    work = _Work(project, choice, settings, predictor, target, decision, postprocessor)
+    work = _Work(project, choice, settings, predictor, target, decision, postprocessor, part)
     dataset = work.described.dataset
     cases, findings = scan_cases(source, dataset.file_ending, dataset.num_channels)
-    failures = [str(f).removeprefix("error: ") for f in findings if f.is_error]
-    if not cases and not failures:
+    wrong = {f.case or str(f.file): str(f).removeprefix("error: ") for f in findings if f.is_error}
+    if not cases and not wrong:
         raise DataError(f"{source}: no images; expected files named CASE_0000{dataset.file_ending}")
+    mine = part.of(sorted({*cases, *wrong}))
+    cases = {name: case for name, case in cases.items() if name in mine}
+    failures = [text for name, text in wrong.items() if name in mine]
     predicted: list[str] = []
     kept: list[str] = []
-    with working_in(target), project.stage(STAGE, f"{source} -> {target}", len(cases)):
+    with working_in(target, part), project.stage(STAGE, f"{source} -> {target}", len(cases)):
         work.described.copy_to(target)
         if not continue_:
             shutil.rmtree(work.scratch, ignore_errors=True)
@@ -101,8 +108,8 @@ def predict_choice(
                 waiting.append(case)
         for start in range(0, len(waiting), CASES_AT_ONCE):
             some = waiting[start : start + CASES_AT_ONCE]
-            done, wrong = work.predict(some)
-            failures += wrong
+            done, failed = work.predict(some)
+            failures += failed
             predicted += done
             project.progress(STAGE, some[-1].name, len(predicted) + len(kept), len(cases))
         shutil.rmtree(work.scratch, ignore_errors=True)
@@ -125,12 +132,13 @@ class _Work:
         target: Path,
         decision: Mapping[str, Any],
         postprocessor: str,
+        part: Part,
     ) -> None:
         self.described: FolderDescription = describe_folder(project.kernel, choice.members[0])
         self.output = PredictionOutput(
             target, self.described.build_writer(project.kernel), self.described.dataset.file_ending
         )
-        self.scratch = target / MANIFESTS / "members"
+        self.scratch = target / MANIFESTS / ("members" if part.whole else f"members-{part.number}-of-{part.count}")
         self._project = project
         self._folds = choice.folds
         self._settings = replace(settings, save_probabilities=len(choice.members) > 1)
