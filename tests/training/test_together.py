@@ -36,7 +36,7 @@ def trained(
     for name, count in (("one", 1), ("two", 2)):
         folders[name] = tmp_path_factory.mktemp(name)
         for kind, folder in data.items():
-            (folders[name] / kind).symlink_to(folder)
+            (folders[name] / f"data {kind}").symlink_to(folder)
         ports = ",".join(map(str, free_ports(len(TRAININGS))))
         for rank in range(count):
             program = [sys.executable, str(HERE / "together.py"), str(folders[name]), str(rank), str(count), ports]

@@ -140,5 +140,5 @@ if __name__ == "__main__":
     os.environ["MASTER_ADDR"] = "localhost"
     for (name, training), port in zip(TRAININGS.items(), ports, strict=True):
         os.environ["MASTER_PORT"] = port
-        events = run(training, folder / training.data, folder / name, Processes(rank, count, rank, count))
+        events = run(training, folder / f"data {training.data}", folder / name, Processes(rank, count, rank, count))
         (folder / f"{name} {rank}.json").write_text(json.dumps(events))

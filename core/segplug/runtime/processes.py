@@ -8,6 +8,7 @@ is told here are short texts, JSON, never pickles: a network is no place to unpi
 from __future__ import annotations
 
 import json
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ STEP_TIMEOUT = timedelta(minutes=30)
 WAIT_TIMEOUT = timedelta(days=1)
 """How long a process waits for the others to finish their validation cases. One that died is noticed at once, for its
 connections are closed; this is for a machine that vanished from the network."""
+
+LEAVE_SECONDS = 10.0
 
 
 class ElsewhereError(SegplugError):
@@ -128,15 +131,15 @@ class Processes:
                 self._patient.append(dist.new_group(backend="gloo", timeout=WAIT_TIMEOUT))
                 yield
         except Exception as error:
-            # the group is left as it is: ending it would wait for processes that may be gone
             if _is_lost_connection(error):
                 raise ElsewhereError(
                     f"process {self.rank} of {self.count} lost the others: one of them ended, see what it says. "
                     f"({_first_line(error)})"
                 ) from error
             raise
-        self._patient.clear()
-        dist.destroy_process_group()
+        finally:
+            self._patient.clear()
+            _leave()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -215,6 +218,15 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def _leave() -> None:
+    """End what torch.distributed has begun, without which Python would not end cleanly; but wait for nobody long."""
+    import torch.distributed as dist
+
+    ending = threading.Thread(target=dist.destroy_process_group, daemon=True)
+    ending.start()
+    ending.join(LEAVE_SECONDS)
 
 
 def _first_line(error: Exception) -> str:
