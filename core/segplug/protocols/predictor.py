@@ -24,7 +24,9 @@ class PredictionSettings:
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         precision: `auto`, `fp32`, `bf16`, `fp16`.
         save_probabilities: keep the class probabilities of the whole image, on disk.
-        max_memory_gb: what the process tree should stay below: engines then work in small steps. None for no limit.
+        max_memory_gb: GB (10^9 bytes) that the process tree stays below; None for no limit. The pipeline then works in
+            small steps, keeps on disk what does not fit, and gives up raw images once they are preprocessed: what an
+            engine is asked to predict is for `Pipeline.run` alone, its array NaN.
         allow_provider_change: accept other plugins than those the model was made with.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,7 +69,9 @@ class CaseRun:
         """Predict and write every case that can be."""
         self._total = len(cases)
         pending: list[tuple[Case, Prediction, Future[Path]]] = []
-        with keeping_freed_memory(), ThreadPoolExecutor(1, thread_name_prefix="write") as writing:
+        # with a limit of memory the engine keeps it for the time of an image only
+        kept = nullcontext() if self._engine.settings.max_memory_gb is not None else keeping_freed_memory()
+        with kept, ThreadPoolExecutor(1, thread_name_prefix="write") as writing:
             for case, reading in ahead(self._read, cases, int(overlapped)):
                 with self._naming(case):
                     ready = reading.result()
@@ -77,8 +79,11 @@ class CaseRun:
                         self._step(case, self.kept)
                     else:
                         prediction = self._engine.predict(ready.image, partial(self._keep, case, ready.made_from))
-                        written = writing.submit(self._output.write, case.name, prediction, ready.made_from)
+                        made_from = ready.made_from
+                        del ready, reading  # the image makes room for what is written
+                        written = writing.submit(self._output.write, case.name, prediction, made_from)
                         pending.append((case, prediction, written))
+                        del prediction, written
                 while pending and (len(pending) > 1 or not overlapped):
                     self._finish(*pending.pop(0))
             for entry in pending:
@@ -97,7 +102,8 @@ class CaseRun:
             return _Ready(made_from, None)
         image = read_image(self._reader, case, self._engine.model.dataset.num_channels)
         previous = None if file is None else self._read_previous(file, image)
-        return _Ready(made_from, self._engine.prepare(image, previous))
+        limited = self._engine.settings.max_memory_gb is not None
+        return _Ready(made_from, self._engine.prepare(image, previous, consumed=limited))
 
     def _read_previous(self, file: Path, image: Image) -> Labels:
         labels = read_labels(self._reader, file)

@@ -74,15 +74,29 @@ class Engine:
                 scratch=scratch,
             )
 
-    def prepare(self, image: Image, previous: Labels | None = None) -> PreparedImage:
+    def start(self) -> None:
+        """Get ready before there is an image, so that what cannot work is refused at once.
+
+        Raises:
+            UsageError: the device or precision is not to be had, or a limit of memory cannot be kept for any image.
+            CheckpointError: the weights do not fit the plan.
+        """
+        if self.previous is not None:
+            self.previous.start()
+        self.pipeline.measure(self.predictor.predict)
+
+    def prepare(self, image: Image, previous: Labels | None = None, *, consumed: bool = False) -> PreparedImage:
         """Preprocess an image for the network that sees it first: in a cascade without `previous`, the first stage's.
+
+        Args:
+            consumed: the image is not needed any more, and its array may be written over.
 
         Raises:
             DataError: see `PredictionPipeline.prepare`.
         """
         if self.previous is not None and previous is None:
-            return self.previous.prepare(image)
-        return self.pipeline.prepare(image, previous)
+            return self.previous.prepare(image)  # the further stages see it too
+        return self.pipeline.prepare(image, previous, consumed=consumed)
 
     def predict(self, prepared: PreparedImage, keep: Callable[[Engine, Prediction], None] | None = None) -> Prediction:
         """Predict an image that `prepare` returned, stage by stage.

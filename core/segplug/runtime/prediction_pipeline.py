@@ -15,11 +15,13 @@ from torch import Tensor
 
 from segplug.errors import DataError
 from segplug.kernel import Registry
-from segplug.model import Image, Labels, LabelSet, Prediction
+from segplug.model import Geometry, Image, Labels, LabelSet, Prediction
 from segplug.protocols import Model, PredictionSettings, SeparableResampler
+from segplug.runtime.memory_limit import MemoryLimit
 from segplug.runtime.network import count_input_channels
-from segplug.runtime.preprocessing import Preprocessing
-from segplug.runtime.probability_file import scratch_array
+from segplug.runtime.prediction_memory import PredictionMemory
+from segplug.runtime.preprocessing import CroppedCase, Preprocessing, resampled_shape
+from segplug.runtime.probability_file import forget_pages, scratch_array
 from segplug.runtime.sliding_window import Slab, Window, slide
 from segplug.runtime.streamed_export import Export, Placement, StreamedExport, WholeExport
 
@@ -83,22 +85,71 @@ class PredictionPipeline:
         self._scratch = scratch
         self._progress = progress
         self._preprocessing = Preprocessing.of(model.plan, model.configuration, registry)
+        self._memory = PredictionMemory(MemoryLimit(settings.max_memory_gb), scratch)
 
-    def prepare(self, image: Image, previous: Labels | None = None) -> PreparedImage:
+    def prepare(self, image: Image, previous: Labels | None = None, *, consumed: bool = False) -> PreparedImage:
         """Preprocess an image; with a cascade, add the labels that the previous stage predicted, one channel each.
+
+        Args:
+            consumed: the image's array is not needed any more: it may be written over, and is NaN in the result.
 
         Raises:
             DataError: the image has other channels than the model wants, or values that are not finite; a cascade has
-                no previous prediction, or one of another shape.
+                no previous prediction, or one of another shape; a limit of memory cannot be kept.
         """
         name = self._model.configuration.previous_stage
         if name is not None and previous is None:
             raise DataError(f"configuration {self._model.configuration.name} needs the prediction of {name} as input")
         steps = self._preprocessing
-        data, target, properties = steps.finish(steps.crop(image, previous if name is not None else None))
+        cropped = steps.crop(image, previous if name is not None else None)
+        self._require_room(cropped, consumed)
+        data, target, properties = steps.finish(cropped, consumed=consumed)
         if name is not None and target is not None:
             data = with_previous(data, target[0], self._model.dataset.labels)
-        return PreparedImage(image.array, image.geometry, data=data, properties=properties)
+        array = np.broadcast_to(np.float32(np.nan), image.array.shape) if consumed else image.array
+        return PreparedImage(array, image.geometry, data=data, properties=properties)
+
+    def trial_image(self) -> PreparedImage:
+        """An image of zeros as large as the network's patch, as if preprocessed: what every other image takes too."""
+        patch = self._model.configuration.patch_size
+        shape = (1,) * (3 - len(patch)) + tuple(patch)
+        channels = count_input_channels(
+            self._model.configuration, self._model.dataset.num_channels, self._model.dataset.labels
+        )
+        in_order = self._preprocessing.target_spacing((1.0,) * 3)
+        spacing = tuple(in_order[self._model.plan.transpose_forward.index(axis)] for axis in range(3))
+        properties = {
+            "spacing": list(spacing),
+            "shape_before_cropping": list(shape),
+            "bbox_used_for_cropping": [[0, size] for size in shape],
+        }
+        data = np.zeros((channels, *shape), np.float32)
+        return PreparedImage(data, Geometry(spacing), data=data, properties=properties)
+
+    def measure(self, predict: Callable[[PreparedImage], Prediction]) -> None:
+        """With a limit of memory: see what predicting the smallest image takes, before there is a large one.
+
+        Args:
+            predict: has this pipeline run an image.
+
+        Raises:
+            UsageError: the limit cannot be kept for any image.
+        """
+        self._memory.measure(lambda: predict(self.trial_image()))
+
+    def _require_room(self, cropped: CroppedCase, consumed: bool) -> None:
+        """Refuse before the work what would break the limit in the course of it."""
+        if not self._memory.limit:
+            return
+        shape = cropped.data.shape[1:]
+        new_shape = resampled_shape(shape, cropped.spacing, self._preprocessing.target_spacing(cropped.spacing))
+        channels = count_input_channels(
+            self._model.configuration, self._model.dataset.num_channels, self._model.dataset.labels
+        )
+        in_place = consumed and cropped.data.flags.c_contiguous
+        self._memory.require_to_prepare(
+            shape, new_shape, len(cropped.data), copied=not in_place, further=channels - len(cropped.data)
+        )
 
     def run(
         self,
@@ -119,10 +170,10 @@ class PredictionPipeline:
         if len(prepared.data) != wanted:
             raise DataError(f"the preprocessed image has {len(prepared.data)} channels, the network {wanted}")
         placement = self._placement(prepared)
+        window = Window.plan(shape, self._model.configuration.patch_size, self._settings.step_size, self._slices)
         probabilities = None
         if self._settings.save_probabilities:
             probabilities = scratch_array((labels.output_channels, *placement.original_shape), self._scratch)
-        window = Window.plan(shape, self._model.configuration.patch_size, self._settings.step_size, self._slices)
         spacing = tuple(float(prepared.properties["spacing"][axis]) for axis in placement.transpose)
         here = self._preprocessing.target_spacing(spacing)
         original = self._export(window, placement, here, spacing, probabilities)
@@ -130,9 +181,14 @@ class PredictionPipeline:
         further = {
             name: self._export(window, Placement.whole(size), here, here) for name, size in prepared.next_shapes.items()
         }
+        self._memory.choose_sums(
+            window, prepared.data, placement, labels, streamed=isinstance(original, StreamedExport)
+        )
         for slab in self._reported(self._slide(prepared.data, forward, window, device), window):
             for export in (original, *further.values()):
                 export.push(slab)
+            if self._memory.limit and probabilities is not None:
+                forget_pages(probabilities)
         next_stage = {name: export.result() for name, export in further.items()}
         return Prediction(Labels(original.result(), prepared.geometry), probabilities, next_stage)
 
@@ -154,11 +210,12 @@ class PredictionPipeline:
             device=device,
             mirror_axes=mirror_axes,
             batch_size=batch,
+            sums_in=self._memory.sums,
         )
 
     @cached_property
     def _slices(self) -> int:
-        return SLICES_AT_ONCE if self._settings.max_memory_gb is None else 1
+        return 1 if self._memory.limit else SLICES_AT_ONCE
 
     def _reported(self, slabs: Iterator[Slab], window: Window) -> Iterator[Slab]:
         total = window.shape[window.axis]

@@ -99,13 +99,21 @@ class Preprocessing:
             },
         )
 
-    def finish(self, case: CroppedCase) -> tuple[NDArray[np.float32], NDArray[np.int16] | None, dict[str, Any]]:
-        """Normalise and resample a cropped case; returns what `preprocess_image` does."""
-        data = np.empty(case.data.shape, np.float32)
+    def finish(
+        self, case: CroppedCase, *, consumed: bool = False
+    ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None, dict[str, Any]]:
+        """Normalise and resample a cropped case; returns what `preprocess_image` does.
+
+        Args:
+            consumed: the case is not needed any more: its data may be written over, which saves a copy.
+        """
+        in_place = consumed and case.data.flags.c_contiguous and case.data.flags.writeable
+        data = case.data if in_place else np.empty(case.data.shape, np.float32)
         mask = None if case.target is None else case.target[0] >= 0
         for index, (normalize, use_mask) in enumerate(zip(self.normalizers, self.use_mask, strict=True)):
             channel = data[index]
-            channel[:] = case.data[index]
+            if not in_place:
+                channel[:] = case.data[index]
             normalised = normalize(channel, mask if use_mask else None, self.statistics[index])
             if normalised is not channel:  # it did not work in place
                 channel[:] = normalised

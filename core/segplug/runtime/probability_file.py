@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 import zipfile
 import zlib
@@ -24,11 +25,17 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeEr
 """What zipfile and NumPy raise where bytes of a file are wrong."""
 
 
-def scratch_array(shape: Sequence[int], folder: Path | None = None) -> NDArray[np.float32]:
+def scratch_array(
+    shape: Sequence[int],
+    folder: Path | None = None,
+    what: str = "probabilities",
+    cause: str = "--save-probabilities",
+) -> NDArray[np.float32]:
     """A float32 array of zeros that lies in a file without a name: it is gone with the array, also after a crash.
 
     Args:
         folder: on whose disk; None for the system's temporary folder.
+        what: it is for, and the option that asked for it: for the error.
 
     Raises:
         DataError: the disk has no room for it.
@@ -40,9 +47,19 @@ def scratch_array(shape: Sequence[int], folder: Path | None = None) -> NDArray[n
             return np.memmap(file, np.float32, "r+", shape=tuple(shape))
     except OSError as error:
         raise DataError(
-            f"{folder or tempfile.gettempdir()}: no room for probabilities of {size / 1e9:.1f} GB: {error.strerror}. "
-            "Free space, or predict without --save-probabilities"
+            f"{folder or tempfile.gettempdir()}: no room for {what} of {size / 1e9:.1f} GB: {error.strerror}. "
+            f"Free space, or predict without {cause}"
         ) from None
+
+
+def forget_pages(array: NDArray[Any]) -> None:
+    """Take what an array mapped from a file has in memory out of it; it is read again when it is needed.
+
+    Nothing for an array that is not mapped.
+    """
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)  # the mapping is shared with the file, which keeps what was written
 
 
 def write_probabilities(path: Path, probabilities: NDArray[np.floating]) -> None:
@@ -57,6 +74,7 @@ def write_probabilities(path: Path, probabilities: NDArray[np.floating]) -> None
         for channel in probabilities:
             for rows in pieces(probabilities.shape):
                 member.write(np.ascontiguousarray(channel[rows]).data)
+            forget_pages(probabilities)
 
 
 def pieces(shape: Sequence[int]) -> list[slice]:

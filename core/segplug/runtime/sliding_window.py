@@ -115,6 +115,39 @@ class Slab:
     logits: Tensor
 
 
+@dataclass(frozen=True)
+class Sums:
+    """Where tiles are added up.
+
+    Args:
+        values: zeros, float32.
+        rows: finished ones along the window's axis that are handed on together.
+        settle: called when a part of the values has been worked on and is not needed for a while.
+    """
+
+    values: Tensor
+    rows: int
+    settle: Callable[[], None]
+
+
+def sums_in_memory(shape: Sequence[int], device: torch.device) -> Sums:
+    """On the device, finished rows all together."""
+    return Sums(torch.zeros(tuple(shape), device=device), shape[1], lambda: None)
+
+
+def sums_shape(window: Window, classes: int) -> tuple[int, int, int, int]:
+    """(classes, rows that overlap, *other axes) of the sums that are held at a time."""
+    _, span = _groups(window)
+    return (classes, span, *(window.padded_shape[a] for a in window.order[1:]))  # type: ignore[return-value]
+
+
+def _groups(window: Window) -> tuple[list[range], int]:
+    """Positions along the rolling axis that are worked on together, and the rows that they reach over at most."""
+    rolling = window.starts(window.axis)
+    groups = [range(i, min(i + window.depth, len(rolling))) for i in range(0, len(rolling), window.depth)]
+    return groups, max(rolling[g[-1]] - rolling[g[0]] for g in groups) + window.patch[window.axis]
+
+
 @torch.inference_mode()
 def slide(
     data: Tensor,
@@ -125,6 +158,7 @@ def slide(
     device: torch.device,
     mirror_axes: Sequence[int] = (),
     batch_size: int = 1,
+    sums_in: Callable[[Sequence[int], torch.device], Sums] = sums_in_memory,
 ) -> Iterator[Slab]:
     """Predict an image.
 
@@ -132,9 +166,10 @@ def slide(
         data: float32 (channels, z, y, x), on any device.
         forward: one function per fold from float32 (batch, channels, *patch) to logits (batch, classes, *patch).
         window: where the tiles are.
-        device: where the network works; the sums are kept there too.
+        device: where the network works.
         mirror_axes: axes of the patch to mirror along; 0 is the network's first spatial axis.
         batch_size: tiles and mirrored versions of them that the network gets at once.
+        sums_in: makes the sums: by default on the device.
 
     Raises:
         DataError: the logits are not finite.
@@ -148,9 +183,9 @@ def slide(
     ]
     data = _pad(data, window).permute(0, *(a + 1 for a in order))
     rolling, thickness = starts[0], patch[window.axis]
-    groups = [range(i, min(i + window.depth, len(rolling))) for i in range(0, len(rolling), window.depth)]
-    span = max(rolling[g[-1]] - rolling[g[0]] for g in groups) + thickness
-    sums = torch.zeros((classes, span, *(sizes[a] for a in order[1:])), device=device)
+    groups, _ = _groups(window)
+    kept = sums_in(sums_shape(window, classes), device)
+    sums = kept.values
     network = _Averaged(forward, mirror_axes, classes, window, batch_size)
     for group, following in zip(groups, [*groups[1:], None], strict=True):
         base = rolling[group[0]]
@@ -163,14 +198,17 @@ def slide(
             for (i, j, k), corner, tile in zip(batch, corners, logits, strict=True):
                 weight = (weights[0][k] / network.count)[:, None, None] * (weights[1][i][:, None] * weights[2][j])
                 place = _box((corner[0] - base, *corner[1:]), [patch[a] for a in order])
-                sums[place].addcmul_(tile, weight)
+                sums[place].addcmul_(tile.to(sums.device), weight)
+                kept.settle()
         done = (rolling[group[-1]] + thickness if following is None else rolling[following[0]]) - base
-        slab = _unpadded(sums[:, :done], base, window)
-        if slab.logits.shape[1]:  # none where all is padding, or tiles coincide
-            _check_finite(slab, window)
-            yield slab
+        for first in range(0, done, kept.rows):
+            slab = _unpadded(sums[:, first : min(first + kept.rows, done)], base + first, window)
+            if slab.logits.shape[1]:  # none where all is padding, or tiles coincide
+                _check_finite(slab, window)
+                yield slab
+                kept.settle()
         if following is not None and done:
-            _advance(sums, done)
+            _advance(kept, done)
 
 
 class _Averaged:
@@ -250,10 +288,12 @@ def _check_finite(slab: Slab, window: Window) -> None:
         )
 
 
-def _advance(sums: Tensor, done: int) -> None:
+def _advance(kept: Sums, done: int) -> None:
     """Move what is not finished to the front and clear the rest, without a second array."""
-    span = sums.shape[1]
-    for to in range(0, span - done, done):  # in steps of `done`, so that no block overlaps its source
-        stop = min(to + done, span - done)
-        sums[:, to:stop] = sums[:, to + done : stop + done]
-    sums[:, span - done :] = 0
+    span = kept.values.shape[1]
+    for sums in kept.values:
+        for to in range(0, span - done, done):  # in steps of `done`, so that no block overlaps its source
+            stop = min(to + done, span - done)
+            sums[to:stop] = sums[to + done : stop + done]
+        sums[span - done :] = 0
+        kept.settle()
