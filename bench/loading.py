@@ -21,7 +21,7 @@ def main() -> int:
     with benchmark.folder() as folder:
         small = training_data.hippocampus(folder / "small", benchmark.peer, 5 if benchmark.quick else 20)
         _compare(benchmark, small, "40x56x40, Hippocampus", at_least=3, batches=2 if benchmark.quick else 6)
-        size = (40, 32) if benchmark.quick else (192, 128)
+        size = (40, 32, 2) if benchmark.quick else (192, 128, 32)
         large = training_data.cubes(folder / "large", benchmark.peer, *size)
         sizes = "x".join([str(size[1])] * 3)
         _compare(benchmark, large, f"{sizes}, phantoms", at_least=5, batches=2 if benchmark.quick else 20)

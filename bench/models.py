@@ -15,9 +15,17 @@ from segplug.runtime.plan_codec import decode_plan, encode_plan
 LABELS = {"background": 0, "Anterior": 1, "Posterior": 2}
 
 
-def plan_of(file: Path) -> Plan:
-    """A plan that one of the programs wrote."""
-    return decode_plan(read_json(file), file)
+def plan_of(file: Path, features: int | None = None) -> Plan:
+    """A plan that one of the programs wrote.
+
+    Args:
+        features: of every stage of the 3d_fullres network; None for the plan's.
+    """
+    raw = read_json(file)
+    if features is not None:
+        options = raw["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+        options["features_per_stage"] = [features] * options["n_stages"]
+    return decode_plan(raw, file)
 
 
 def small_plan(patch_size: Sequence[int] = (16, 24, 16), features: int = 8, stages: int = 2) -> Plan:

@@ -13,24 +13,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import report
 import table
-from segplug.runtime.process_tree import UsageMeter
+from segplug.runtime.process_tree import ProcessTree, UsageMeter
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN, PEER_SCRIPTS = ROOT / "bench" / "own", ROOT / "bench" / "peer"
 SEGPLUG, NNUNET = "segplug", "nnunetv2"
+Before = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Program:
 
     commands: Sequence[Sequence[str | Path]]
     environment: Mapping[str, str] = field(default_factory=dict)
-    before: Callable[[], None] = lambda: None
+    before: Before = lambda: None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Benchmark:
         self.peer: str | None = None if arguments.alone else os.environ.get("SEGPLUG_PEER")
         self.rows: list[Row] = []
         self.runs: dict[str, dict[str, list[Measured]]] = {}
+        # ended from outside, programs are ended too and folders removed
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         self._all_cores = sorted(os.sched_getaffinity(0))
 
     @contextmanager
@@ -117,8 +121,12 @@ class Benchmark:
 
     @property
     def cores(self) -> int:
-        """How many there are for this process; `taskset` decides."""
-        return len(self._all_cores)
+        """That programs get, unless a row has but one; which ones, `taskset` decides."""
+        return len(self.pinned())
+
+    def pinned(self, count: int = 2) -> list[int]:
+        """The first cores of this process, at most so many."""
+        return self._all_cores[:count]
 
     def alternate(
         self,
@@ -139,7 +147,7 @@ class Benchmark:
         """
         names = [name for name in programs if name != NNUNET or self.peer]
         runs: dict[str, list[Measured]] = {name: [] for name in names}
-        pinned = self._all_cores[:cores]
+        pinned = self.pinned(cores)
         for number in range(self.repetitions if repetitions is None else repetitions):
             for name in names:
                 runs[name].append(run(programs[name], pinned, threads or len(pinned)))
@@ -233,16 +241,22 @@ def run(program: Program, cores: Sequence[int], threads: int) -> Measured:
                 began = time.perf_counter()
                 process = subprocess.Popen(pinned, env=environment, stdout=stream, stderr=subprocess.STDOUT)
                 with UsageMeter(process.pid) as meter:
-                    _, status, used = os.wait4(process.pid, 0)
+                    try:
+                        _, status, used = os.wait4(process.pid, 0)
+                    except BaseException:
+                        for each in ProcessTree(process.pid).processes():
+                            with suppress(ProcessLookupError):
+                                os.kill(each, signal.SIGKILL)
+                        raise
                     seconds = time.perf_counter() - began
                 process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 text = log.read_text(encoding="utf-8", errors="replace")[-4000:]
                 raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{text}")
             written = json.loads(figures.read_text(encoding="utf-8")) if figures.exists() else {}
-        # what is over before it was looked at is told by the system: of its largest process alone
-        peak = meter.usage.peak_memory or used.ru_maxrss * 1024
-        total.append(Measured(seconds, used.ru_utime + used.ru_stime, peak / 1e6, written))
+        # the system's own maximum (ru_maxrss) would count what this process had when it started the other one
+        cpu, peak = used.ru_utime + used.ru_stime, meter.usage.peak_memory / 1e6
+        total.append(Measured(seconds, cpu, peak, written))
     merged = {key: value for done in total for key, value in done.figures.items()}
     return Measured(
         sum(done.seconds for done in total),

@@ -48,20 +48,24 @@ class TrainingData:
         return [sys.executable, bench.OWN / name, *folders, self.dataset, *options]
 
 
-def hippocampus(folder: Path, peer: str | None, cases: int = 20) -> TrainingData:
-    """Some cases of the real data set, by the default plan of all of them."""
+def hippocampus(folder: Path, peer: str | None, cases: int = 20, features: int | None = None) -> TrainingData:
+    """Some cases of the real data set, by the default plan of all of them.
+
+    Args:
+        features: of every stage of the network; None for the plan's.
+    """
     from preprocessing import link_cases
 
     source = bench.shared_datasets()
     link_cases(source / HIPPOCAMPUS, folder / "raw" / HIPPOCAMPUS, cases)
-    plan = models.plan_of(source.parent / "reference" / HIPPOCAMPUS / f"{PLANS}.json")
+    plan = models.plan_of(source.parent / "reference" / HIPPOCAMPUS / f"{PLANS}.json", features)
     return _preprocess(TrainingData(folder, HIPPOCAMPUS), plan, peer)
 
 
-def cubes(folder: Path, peer: str | None, size: int = 192, patch: int = 128) -> TrainingData:
+def cubes(folder: Path, peer: str | None, size: int = 192, patch: int = 128, features: int = 32) -> TrainingData:
     """Phantoms of about `size` voxels an axis, by a plan with cubic patches and a small network."""
     write_phantom_dataset(folder / "raw" / CUBES, Phantom(shape=(size,) * 3, spacing=(1.0, 1.0, 1.0)), cases=5)
-    plan = models.small_plan((patch,) * 3, features=32, stages=6)
+    plan = models.small_plan((patch,) * 3, features=features, stages=6)
     return _preprocess(TrainingData(folder, CUBES), plan, peer)
 
 

@@ -17,7 +17,7 @@ def main() -> int:
     benchmark = bench.Benchmark("training_step", bench.arguments(__doc__, repetitions=3))
     steps = "1" if benchmark.quick else "4"
     with benchmark.folder() as folder:
-        data = training_data.hippocampus(folder, benchmark.peer, 5)
+        data = training_data.hippocampus(folder, benchmark.peer, 5, 4 if benchmark.quick else None)
         programs = {
             "fp32": bench.Program([data.own_script("training_step.py", steps, "fp32")]),
             bench.NNUNET: bench.Program(

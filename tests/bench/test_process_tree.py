@@ -91,3 +91,29 @@ def test_usage_belongs_to_the_end() -> None:
     meter = UsageMeter()
     with pytest.raises(RuntimeError, match="before it has ended"):
         meter.usage  # noqa: B018
+
+
+def test_a_process_about_to_become_another_program_counts_once() -> None:
+    # a child that shares its parent's memory (CLONE_VM, as vfork makes it) and waits
+    code = """
+import ctypes, sys, time
+held = bytearray(60_000_000)
+held[::4096] = b"x" * len(held[::4096])
+libc = ctypes.CDLL(None)
+stack = ctypes.create_string_buffer(1 << 16)
+libc.clone.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+child = libc.clone(ctypes.cast(libc.sleep, ctypes.c_void_p), ctypes.addressof(stack) + (1 << 16), 0x100 | 17, 20)
+print(child, flush=True)
+time.sleep(20)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        child = int(process.stdout.readline())
+        assert child > 0
+        assert ProcessTree(process.pid).processes() == [process.pid]
+        assert 60e6 < ProcessTree(process.pid).memory() < 110e6
+    finally:
+        subprocess.run(["kill", "-9", str(child), str(process.pid)], check=True)
+        process.wait()
+        process.stdout.close()

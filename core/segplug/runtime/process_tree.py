@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,9 @@ from threading import Event, Thread
 from types import TracebackType
 
 _PROC = Path("/proc")
+_KCMP, _KCMP_VM = {"x86_64": 312, "aarch64": 272}, 1
+"""Number of the system call that compares two processes, and what to compare: their memory."""
+
 _SHORTEST_PAUSE = 0.02
 """Seconds between two looks at the memory."""
 
@@ -44,13 +49,17 @@ class ProcessTree:
         self.root = os.getpid() if root is None else root
 
     def processes(self) -> list[int]:
-        """Ids of those that live, the root first."""
+        """Ids of those that live, the root first.
+
+        What starts another program is, for an instant, two processes with one memory (vfork): that is one here.
+        """
         found, waiting = [], [self.root]
         while waiting:
             process = waiting.pop()
             found.append(process)
             for task in _names(_PROC / str(process) / "task"):
-                waiting += map(int, _read(_PROC / str(process) / "task" / task / "children").split())
+                children = map(int, _read(_PROC / str(process) / "task" / task / "children").split())
+                waiting += (child for child in children if not _same_memory(process, child))
         return found
 
     def memory(self) -> int:
@@ -117,6 +126,14 @@ class UsageMeter:
             began = time.thread_time()
             self._peak = max(self._peak, self._tree.memory(), self._tree.largest() if self._whole_life else 0)
             pause = max(_SHORTEST_PAUSE, (time.thread_time() - began) / _SHARE)
+
+
+def _same_memory(first: int, second: int) -> bool:
+    """Whether two processes have one address space; False where the system does not tell."""
+    number = _KCMP.get(platform.machine())
+    if number is None:
+        return False
+    return bool(ctypes.CDLL(None).syscall(number, first, second, _KCMP_VM, 0, 0) == 0)
 
 
 def _names(folder: Path) -> list[str]:
