@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class LargestComponent:
         class, in dataset.json's order and on top of what is decided already: if the Dice of that class rises. With a
         single class there is nothing left to do per class. Dice is the mean over cases; see `runtime.evaluation`.
 
+        Takes two passes over the pairs; with regions, which share voxels, one more for each.
+
         Raises:
             DataError: there are no pairs, or those of a case differ in shape.
         """
@@ -49,8 +52,17 @@ class LargestComponent:
             candidate.mean[target]["Dice"] < before.mean[target]["Dice"] for target in before.mean
         ):
             best, decided = candidate, [foreground]
-        for target in labels.classes if len(labels.classes) > 1 else ():
-            (candidate,) = _scores(pairs, labels, [[*map(as_labels, decided), as_labels(target)]])
+        targets = labels.classes if len(labels.classes) > 1 else ()
+        alone: list[Evaluation] = []
+        if (
+            targets and not labels.has_regions
+        ):  # labels share no voxels: what is done to one leaves the others as they are
+            alone = _scores(pairs, labels, [[*map(as_labels, decided), as_labels(target)] for target in targets])
+        for number, target in enumerate(targets):
+            if alone:
+                candidate = _with_class(best, alone[number], target)
+            else:
+                (candidate,) = _scores(pairs, labels, [[*map(as_labels, decided), as_labels(target)]])
             if candidate.mean[target]["Dice"] > best.mean[target]["Dice"]:
                 best, decided = candidate, [*decided, target]
         return {
@@ -69,6 +81,16 @@ class LargestComponent:
             DataError: the decision is not one of this postprocessor or of nnU-Net.
         """
         return Labels(reduce(_keep_largest, _steps(decision), prediction.array), prediction.geometry)
+
+
+def _with_class(evaluation: Evaluation, other: Evaluation, target: Class) -> Evaluation:
+    """An evaluation with the metrics of one class from another one of the same pairs."""
+    return summarise(
+        [
+            replace(case, metrics={**case.metrics, target: changed.metrics[target]})
+            for case, changed in zip(evaluation.cases, other.cases, strict=True)
+        ]
+    )
 
 
 def _steps(decision: Decision) -> list[Step]:

@@ -115,7 +115,8 @@ def test_a_decision_is_json_and_means_the_same_after_reading_it():
     np.testing.assert_array_equal(*applied)
 
 
-def test_pairs_are_read_one_at_a_time():
+@pytest.mark.parametrize(("labels", "passes"), [(TWO, 2), (REGIONS, 1 + len(REGIONS.classes))])
+def test_pairs_are_read_one_at_a_time_in_few_passes(labels, passes):
     class Pairs(list):
         reads = 0
 
@@ -124,8 +125,34 @@ def test_pairs_are_read_one_at_a_time():
             return super().__getitem__(index)
 
     pairs = Pairs([(maps([1, 2]), maps([1, 2]))] * 3)
-    LargestComponent().fit(pairs, TWO)
-    assert pairs.reads == 3 * (1 + len(TWO.classes))
+    LargestComponent().fit(pairs, labels)
+    assert pairs.reads == 3 * passes
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_decision_is_that_of_one_class_after_the_other(data):
+    """The scores that were put together from one pass are those of the predictions cleaned up."""
+    arrays = hnp.arrays(np.uint8, (1, 4, 5), elements=st.sampled_from([0, 0, 1, 2, 3]))
+    labels = LabelSet({"background": 0, "a": 1, "b": 2, "c": 3})
+    pairs = [tuple(Labels(data.draw(arrays), Geometry((1.0, 1.0, 1.0))) for _ in range(2)) for _ in range(2)]
+    pairs.append((maps([1, 2, 3, 0, 0]), maps([1, 2, 3, 0, 0])))  # every class has a score
+    found = LargestComponent().fit(pairs, labels)
+    cleaned = [(reference, LargestComponent().apply(prediction, found, labels)) for reference, prediction in pairs]
+    again = LargestComponent().fit(cleaned, labels)["input_folder"]
+    for target, metrics in found["postprocessed"]["mean"].items():
+        assert metrics == pytest.approx(again["mean"][target], nan_ok=True)
+    assert found["postprocessed"]["foreground_mean"] == pytest.approx(again["foreground_mean"], nan_ok=True)
+    decided = targets_of(found)
+    for target in (1, 2, 3):
+        without = [t for t in decided if t != target]
+        dice = [
+            LargestComponent().fit(
+                [(r, LargestComponent().apply(p, decision(*steps), labels)) for r, p in pairs], labels
+            )["input_folder"]["mean"][str(target)]["Dice"]
+            for steps in (without, [*without, target])
+        ]
+        assert (dice[1] > dice[0]) == (target in decided)
 
 
 @pytest.mark.parametrize(
