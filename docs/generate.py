@@ -1,4 +1,5 @@
-"""Writes the pages that are made from the code: hooks.md from the hook specifications, cli.md from the help texts.
+"""Writes the pages that are made from the code: hooks.md from the hook specifications, cli.md from the help texts,
+and inventory.md from inventory.toml.
 
     python docs/generate.py
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,24 @@ def command_reference() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def inventory_page() -> str:
+    """inventory.md."""
+    from segplug_builtin.trainers.nnunet_classes import in_words
+
+    sections = tomllib.loads((HERE / "inventory.toml").read_text(encoding="utf-8"))["section"]
+    parts = [MADE, "# Inventory", INVENTORY, "## Commands and flags", INVENTORY_COMMANDS]
+    for section in sections:
+        parts.append(f"{'###' if section['title'].startswith('nnUNetv2_') else '##'} {section['title']}")
+        parts += [section["intro"]] if "intro" in section else []
+        lines = ["| nnU-Net | segplug | test |", "|---|---|---|"]
+        for names, counterpart, tests in section["rows"]:
+            ours = f"`{in_words(names)}`" if counterpart == "=" else counterpart
+            shown = ", ".join(f"`{name}`" for name in names.split())
+            lines.append(f"| {shown} | {ours} | {', '.join(f'`{test}`' for test in tests.split())} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
 HOW = """A hook is a function of this name, marked with `segplug.hookimpl`, in the module that the entry point names:
 
 ```toml
@@ -129,7 +149,19 @@ COMMANDS = """Every command with its help, as the program prints it. Each comman
 function. Exit codes: 0 fine, 1 failed, 2 wrong usage. Tables (`plugins list`, `dataset verify`) are drawn in a
 terminal; elsewhere a row is one line with tabs, and `--format json` is for programs."""
 
-PAGES = {"hooks.md": hook_reference, "cli.md": command_reference}
+INVENTORY = """Everything that nnunetv2 2.8.1 offers: commands and flags, classes and functions, options, keys of its
+files, environment variables. Beside each stand its counterpart in segplug and the test, below `tests/`, that shows it.
+A test fails when a row has no counterpart or no test, when a named test does not exist, or when nnunetv2 has something
+that is in no row. [Coming from nnU-Net](coming-from-nnunet.md) is the page to read; this one is to look things up in.
+
+"None" says that segplug does without, and why; the test then shows what happens instead. Left out are helpers of the
+package (paths, JSON, printing), nnU-Net's own tests, and its authors' scripts for their cluster."""
+
+INVENTORY_COMMANDS = """In the middle column stand commands and options of segplug; [Commands](cli.md) has them all. An
+option with several values is repeated: `-f 0 -f 1`. Every command has `--help`. Progress is drawn in a terminal and
+logged in plain lines elsewhere; errors are told in one message, with a traceback after `segplug --debug`."""
+
+PAGES = {"hooks.md": hook_reference, "cli.md": command_reference, "inventory.md": inventory_page}
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ def test_hook_has_an_example_in_the_reference(name: str) -> None:
     assert code.rstrip() in (DOCS / "hooks.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", ["hooks.md", "cli.md"])
+@pytest.mark.parametrize("page", ["hooks.md", "cli.md", "inventory.md"])
 def test_generated_pages_are_up_to_date(generate: ModuleType, page: str) -> None:
     made = generate.PAGES[page]()
     assert (DOCS / page).read_text(encoding="utf-8") == made, "run: python docs/generate.py"
