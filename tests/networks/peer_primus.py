@@ -1,12 +1,10 @@
 """Run with nnunetv2's Python: its Primus networks, in training and out of it.
 
 python peer_primus.py build jobs.json OUT.pt     networks of small sizes: initial weights, outputs, gradients
-python peer_primus.py classes OUT.json           networks of its trainer classes: names, shapes and order of the weights
+python peer_primus.py classes OUT.json           networks of its trainer classes: names and shapes of the weights
 python peer_primus.py load TRAINER MODEL_FOLDER  load a model folder of that class as its predictor does
 """
 
-import importlib.machinery
-import importlib.util
 import json
 import sys
 import types
@@ -14,39 +12,6 @@ import types
 import torch
 
 LIBRARY = "dynamic_network_architectures.architectures.primus"
-
-
-class Anything(type):
-    """Of classes that have every attribute."""
-
-    def __getattr__(cls, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return f"{cls.__name__}.{name}"
-
-
-class NoTorchvision:
-    """Stands in for torchvision, which timm imports and Primus does not use: it need not fit the torch at hand."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "torchvision":
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        return types.ModuleType(spec.name)
-
-    def exec_module(self, module):
-        def __getattr__(name):  # noqa: N807
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return Anything(name, (), {})
-
-        module.__getattr__ = __getattr__
-
-
-def use_no_torchvision():
-    sys.meta_path.insert(0, NoTorchvision())
 
 
 def build(kind, arguments, size):
@@ -71,6 +36,8 @@ def measure(network, size):
 
 
 def main():
+    from without_torchvision import use_no_torchvision
+
     use_no_torchvision()
     what, *arguments = sys.argv[1:]
     if what == "build":

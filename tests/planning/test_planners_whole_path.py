@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from segplug.kernel import Kernel
+from segplug.runtime.preprocessed_cases import open_store
 from segplug.runtime.project import Project
 from segplug.runtime.workspace import Workspace
 from segplug.stages import fingerprint as fingerprint_module
@@ -34,19 +35,12 @@ def whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function: plan by a planner, preprocess, train one fold for a moment, predict its validation cases."""
     monkeypatch.setattr(fingerprint_module, "TOTAL_DRAWS", 1e4)
 
-    def go(
-        kind: str,
-        planner: str,
-        configurations: list[str],
-        kernel: Kernel | None = None,
-        fold: int | str = 0,
-        **planning: Any,
-    ) -> Any:
+    def go(kind: str, planner: str, configurations: list[str], kernel: Kernel | None = None, **planning: Any) -> Any:
         KINDS[kind].write(tmp_path / "raw" / NAME)
         workspace = Workspace(tmp_path / "raw", tmp_path / "preprocessed", tmp_path / "results")
         with Project(workspace, kernel or Kernel(discover=False), workers=0) as project:
             wanted = Planning(planner=planner, memory_gb=0.05, **planning)
-            return run(project, NAME, configurations=configurations, folds=[fold], planning=wanted, training=SHORT)
+            return run(project, NAME, configurations=configurations, folds=[0], planning=wanted, training=SHORT)
 
     return go
 
@@ -75,8 +69,12 @@ def test_torch_resampling(whole_path: Any, planner: str) -> None:
     assert evaluated(done) == {"3d_fullres": 1}
 
 
-def test_no_resampling_with_a_cascade(whole_path: Any) -> None:
-    """Every stage sees the images as they are, whatever spacing the plan has for it."""
-    chain = ["3d_lowres", "3d_cascade_fullres"]
-    done = whole_path("CT with cascade", "resenc_l_noresampling", chain, fold="all", spacing=(1.4, 0.9, 0.9))
-    assert evaluated(done) == dict.fromkeys(chain, 5)
+def test_no_resampling(whole_path: Any, tmp_path: Path) -> None:
+    """The network sees the images as they are, whatever spacing the plan has for it."""
+    done = whole_path("coarse first axis", "resenc_l_noresampling", ["3d_fullres"], spacing=(3.0, 1.1, 1.1))
+    assert evaluated(done) == {"3d_fullres": 1}
+    with Project(Workspace(tmp_path / "raw", tmp_path / "preprocessed"), Kernel(discover=False), workers=0) as project:
+        store = open_store(project, NAME, done.plan.configurations["3d_fullres"])
+        found = {name: store.open(name).properties for name in store.cases()}
+        shapes = {name: store.open(name).shape for name in store.cases()}
+    assert {n: tuple(p["shape_after_cropping_and_before_resampling"]) for n, p in found.items()} == shapes

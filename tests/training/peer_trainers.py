@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from peer_classes import trainer_class, trainer_modules
 from torch import nn
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "networks"))
 EPOCHS = (0, 1, 30, 49, 50, 200, 700)
 
 
@@ -68,9 +70,16 @@ if __name__ == "__main__":
     with open(sys.argv[2]) as file:
         dataset = json.load(file)
     with open(sys.argv[3]) as file:
-        names = [name for name in json.load(file) if "primus" not in trainer_modules()[name]]  # need timm to import
+        names = json.load(file)
+    from without_torchvision import use_no_torchvision
+
+    use_no_torchvision()
     found = {
-        configuration: {name: described(name, plans, dataset, configuration) for name in names}
+        configuration: {
+            name: described(name, plans, dataset, configuration)
+            for name in names
+            if configuration != "2d" or "Primus" not in name
+        }
         for configuration in ("2d", "3d_fullres")
     }
     with open(sys.argv[4], "w") as file:

@@ -72,7 +72,7 @@ def _plan() -> Any:
 
 @pytest.mark.parametrize(
     ("name", "missing"),
-    [("nnUNet_Primus_S_Trainer", "the network Primus"), ("nnUNetTrainerBenchmark_5epochs", "measures speed")],
+    [("AbstractPrimus", "has no network"), ("nnUNetTrainerBenchmark_5epochs", "segplug bench train")],
 )
 def test_what_is_not_to_be_had_says_why(name: str, missing: str) -> None:
     with pytest.raises(PluginError, match=f"{name} of nnunetv2 .*{missing}"):
@@ -145,8 +145,8 @@ def test_a_class_with_another_network_changes_the_plans_network(renamed) -> None
         ]["norm_op"].lower()
     )
     assert TrainedModel(REGISTRY, model).configuration.architecture.options["norm_op"] == "torch.nn.BatchNorm3d"
-    with pytest.raises(PluginError, match="nnUNet_Primus_M_Trainer of nnunetv2 needs the network Primus"):
-        TrainedModel(REGISTRY, renamed("nnUNet_Primus_M_Trainer"))
+    primus = TrainedModel(REGISTRY, renamed("_Primus_L_48_BS1")).configuration
+    assert (primus.architecture.name, primus.patch_size) == ("primus", (48, 48, 48))
     TrainedModel(REGISTRY, renamed("SomebodysTrainer"))  # of which nothing is known
 
 
@@ -187,7 +187,8 @@ def test_classes_mean_what_they_do_in_nnunetv2(peer: Path, shared: Path, tmp_pat
     differing = []
     for configuration, classes in json.loads((tmp_path / "found.json").read_text()).items():
         planned = plan.configurations[configuration]
-        assert set(HAD) - set(classes) == {"nnUNet_Trainer_BS8"}  # stands in a module that needs timm
+        # Primus is 3D
+        assert set(HAD) - set(classes) == {name for name in HAD if configuration == "2d" and "Primus" in name}
         for name, theirs in classes.items():
             ours = described(REGISTRY.build("trainers", name), planned, theirs)
             differing += [
@@ -197,12 +198,16 @@ def test_classes_mean_what_they_do_in_nnunetv2(peer: Path, shared: Path, tmp_pat
             ]
     assert not differing, "\n".join(differing)
     parity(
-        "settings of trainer classes, 2d and 3d_fullres", 2 * (len(HAD) - 1), len(differing), 0, section="Training step"
+        "settings of trainer classes, 2d and 3d_fullres",
+        2 * len([name for name in HAD if "Primus" not in name]) + len([name for name in HAD if "Primus" in name]),
+        len(differing),
+        0,
+        section="Training step",
     )
 
 
 def described(trainer: Any, planned: Any, theirs: dict[str, Any]) -> dict[str, Any]:
-    context = AugmentationContext(planned.patch_size, 1)
+    context = AugmentationContext(trainer.adapt(planned).patch_size, 1)
     augmentation = REGISTRY.build("augmentations", trainer.augmentation, context=context)
     build = REGISTRY.build("optimizers", trainer.optimizer)
     optimizer = build([torch.nn.Parameter(torch.ones(1))], lr=trainer.lr, weight_decay=trainer.weight_decay)
@@ -231,6 +236,7 @@ def described(trainer: Any, planned: Any, theirs: dict[str, Any]) -> dict[str, A
     group = optimizer.param_groups[0]
     return found | {
         **{key: group[key] for key in ("momentum", "nesterov", "amsgrad") if theirs[key] is not None},
+        **({} if theirs["betas"] is None else {"betas": list(group["betas"])}),
         "rates": [schedule(trainer.lr, epoch=e, epochs=trainer.epochs, iteration=0, iterations=250) for e in places],
     }
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 class Architecture(Protocol):
     """A function that builds a network. The plan's `arch_kwargs` arrive as further keywords, plain JSON values.
 
+    A function with a parameter `patch_size` gets that of the configuration, unless the plan's arguments have one.
+
     The network maps float32 (batch, input_channels, *patch) to logits (batch, output_channels, *patch). With
     `deep_supervision` it may return, in training mode, a list of logits from full to lowest resolution. If it has a
     writable attribute `deep_supervision`, prediction sets it to False; one that always returns a tensor works too.

@@ -8,6 +8,7 @@ from typing import Any
 from segplug.errors import UsageError
 from segplug.kernel import Registry
 from segplug.model import Configuration, Plan
+from segplug.runtime.plan_checks import of_strides
 
 
 def adapted_plan(plan: Plan, configuration: str, trainer: Any) -> Plan:
@@ -23,6 +24,8 @@ def adapted_plan(plan: Plan, configuration: str, trainer: Any) -> Plan:
         raise UsageError(f"trainer, configuration {configuration}: {error}") from error
     if after == before:
         return plan
+    for problem in of_strides(after):
+        raise UsageError(f"trainer, configuration {configuration}: {problem}")
     return replace(plan, configurations={**plan.configurations, configuration: after})
 
 

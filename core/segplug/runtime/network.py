@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from segplug.errors import PluginError
@@ -35,8 +36,9 @@ def build_network(
     from torch import nn
 
     build: Any = registry.build("architectures", configuration.architecture)
+    offered = {} if not _wants_patch_size(build, configuration) else {"patch_size": configuration.patch_size}
     try:
-        network = build(input_channels, output_channels, deep_supervision=deep_supervision)
+        network = build(input_channels, output_channels, deep_supervision=deep_supervision, **offered)
     except TypeError as error:
         raise PluginError(
             f"configuration {configuration.name}: architecture {configuration.architecture.name!r} cannot be built "
@@ -48,3 +50,12 @@ def build_network(
             "torch module"
         )
     return network
+
+
+def _wants_patch_size(build: Any, configuration: Configuration) -> bool:
+    if "patch_size" in configuration.architecture.options:
+        return False
+    try:
+        return "patch_size" in inspect.signature(build).parameters
+    except (TypeError, ValueError):  # a function that does not tell its arguments
+        return False

@@ -127,7 +127,9 @@ def _with_option(options: Mapping[str, Any], path: list[str], value: Any) -> dic
 
 
 def _coerce(value: Any, hint: Any, before: Any, where: str) -> Any:
-    if hint is ComponentRef:
+    if ComponentRef in (hint, *get_args(hint)):
+        if type(None) in get_args(hint) and (value is None or literal(str(value)) is None):
+            return None
         return _component(value, before, where)
     if isinstance(value, str) and hint is not str:
         value = value if get_origin(hint) is Literal and value in get_args(hint) else literal(value)

@@ -59,7 +59,7 @@ def _of_configuration(configuration: Configuration) -> Iterator[str]:
     elif len(spacing) != len(patch) or not all(_is_number(s) and s > 0 for s in spacing):
         yield _told("spacing", list(spacing), f"{len(patch)} numbers above 0, one per axis of the patch")
     else:
-        yield from _of_strides(configuration)
+        yield from of_strides(configuration)
     masks = configuration.use_mask_for_norm
     if len(masks) != len(configuration.normalization) or not all(isinstance(m, bool) for m in masks):
         schemes = counted(len(configuration.normalization), "entry", "entries")
@@ -75,7 +75,7 @@ def _of_configuration(configuration: Configuration) -> Iterator[str]:
     yield from _of_component("architecture", configuration.architecture)
 
 
-def _of_strides(configuration: Configuration) -> Iterator[str]:
+def of_strides(configuration: Configuration) -> Iterator[str]:
     """A patch that the network cannot halve as often as its strides want."""
     strides = configuration.architecture.options.get("strides") if _has_options(configuration.architecture) else None
     patch = configuration.patch_size

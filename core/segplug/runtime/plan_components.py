@@ -15,6 +15,7 @@ RECIPE_PARTS = {
     "optimizer": "optimizers",
     "schedule": "schedules",
     "augmentation": "augmentations",
+    "network": "architectures",
 }
 """Options of a training recipe that name components, and their kinds."""
 

@@ -68,9 +68,9 @@ class TrainedModel:
         first = self._checkpoints[0]
         self.mirror_axes: tuple[int, ...] = first.mirror_axes
         self.trainer = first.trainer
-        self.configuration: Configuration = as_trained(
-            registry, _configuration(self.plan, self._checkpoints), self.trainer
-        )
+        planned = _configuration(self.plan, self._checkpoints)
+        # plans of segplug's own models have the network that was trained
+        self.configuration: Configuration = planned if first.extension else as_trained(registry, planned, self.trainer)
         self._check_provenance(allow_provider_change)
         self._networks: dict[str, list[nn.Module]] = {}
 

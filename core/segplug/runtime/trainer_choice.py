@@ -15,10 +15,16 @@ from segplug.runtime.user_choice import named_by_user
 
 PREFIX = "trainer"
 NNUNET_TRAINER = "nnUNetTrainer"
-NNUNET_NETWORKS = "dynamic_network_architectures."
-"""Begins the names by which nnunetv2 imports the networks that it can build."""
+NNUNET_NETWORKS = "dynamic_network_architectures.architectures.unet."
+"""Begins the names by which nnunetv2 imports the networks that it can build from plans."""
 
-COMPONENTS = {"loss": "losses", "optimizer": "optimizers", "schedule": "schedules", "augmentation": "augmentations"}
+COMPONENTS = {
+    "loss": "losses",
+    "optimizer": "optimizers",
+    "schedule": "schedules",
+    "augmentation": "augmentations",
+    "network": "architectures",
+}
 """Fields of trainers that name a component, and its kind."""
 
 
@@ -95,6 +101,9 @@ def choose_trainer(
         overrides = [*overrides, f"{PREFIX}.epochs={epochs}"]
     trainer = apply_overrides(trainer, overrides, PREFIX)
     asked = frozenset(split_assignment(text, PREFIX)[0][0] for text in overrides)
+    if "network" in asked and isinstance(getattr(trainer, "network", None), ComponentRef):
+        with named_by_user(f"{PREFIX}.network"):
+            kernel.registry.find("architectures", trainer.network.name)
     found = ChosenTrainer(provided, trainer)
     now = found.settings
     changed = [f"{key}: {before[key]} -> {now[key]}" for key in before if before[key] != now.get(key)]
@@ -123,13 +132,16 @@ def record(chosen: ChosenTrainer) -> dict[str, Any]:
 def public_name(registry: Registry, trainer: str, architecture: str, settings: Any = None) -> str:
     """Name of a trainer in checkpoints: nnU-Net's, whenever nnunetv2 can build the network, else the component's.
 
-    nnunetv2 imports the trainer named in a checkpoint only to build its network.
+    nnunetv2 imports the trainer named in a checkpoint only to build its network. A component that is named after a
+    class of nnunetv2 with a network of its own, such as `nnUNet_Primus_M_Trainer`, has the right name already.
 
     Args:
+        architecture: the plan's.
         settings: the trainer with its settings. Its attribute `nnunet_class`, if it has one that is not None, is the
-            only class of nnunetv2 that builds the network.
+            only class of nnunetv2 that builds the network; `network`, the network in the place of the plan's.
     """
-    if not _known_to_nnunet(registry, architecture):
+    own = getattr(settings, "network", None)
+    if not _known_to_nnunet(registry, own.name if isinstance(own, ComponentRef) else architecture):
         return _component_name(registry, trainer)
     return getattr(settings, "nnunet_class", None) or _nnunet_class(registry, trainer)
 

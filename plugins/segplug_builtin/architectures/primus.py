@@ -8,9 +8,10 @@ names follow dynamic-network-architectures, so that weights go both ways.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from segplug_builtin.architectures.blocks import BasicBlock, LayerStyle, initial
 from segplug_builtin.architectures.residual_encoder_unet import ResidualStack
 from segplug_builtin.architectures.transformer import MLP_RATIO, Transformer
 
-NORM = {"norm": nn.InstanceNorm3d, "norm_options": {"eps": 1e-5, "affine": True}}
+NORM_OPTIONS = {"eps": 1e-5, "affine": True}
 SHRINKS = 8
 """By how much the embeddings of residual convolutions shrink each axis: three halvings."""
 
@@ -83,7 +84,8 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, inputs: int, width: int, patch: Sequence[int]) -> None:
         super().__init__()
-        self.proj = nn.Conv3d(inputs, width, tuple(patch), tuple(patch))
+        x, y, z = patch
+        self.proj = nn.Conv3d(inputs, width, (x, y, z), (x, y, z))
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.proj(x)
@@ -96,14 +98,17 @@ class ConvolutionalEmbedding(nn.Module):
     def __init__(self, inputs: int, width: int, *, features: Sequence[int], nonlinearity: Any, skips: bool) -> None:
         super().__init__()
         style = LayerStyle(
-            conv=nn.Conv3d, nonlinearity=nonlinearity, nonlinearity_options={"inplace": True}, bias=True, **NORM
+            conv=nn.Conv3d,
+            norm=nn.InstanceNorm3d,
+            norm_options=NORM_OPTIONS,
+            nonlinearity=nonlinearity,
+            nonlinearity_options={"inplace": True},
         )
-        plain = LayerStyle(conv=nn.Conv3d, nonlinearity=nonlinearity, nonlinearity_options={"inplace": True}, **NORM)
         first, *others = features
-        self.stem = ResidualStack(BasicBlock, style, 1, inputs, first, kernel=3, stride=1)
+        self.stem = ResidualStack(BasicBlock, replace(style, bias=True), 1, inputs, first, kernel=3, stride=1)
         stages = []
         for before, after in zip(features, others, strict=False):
-            stages.append(ResidualStack(BasicBlock, plain, 1, before, after, kernel=3, stride=2))
+            stages.append(ResidualStack(BasicBlock, style, 1, before, after, kernel=3, stride=2))
         self.stages = nn.ModuleList(stages)
         self.final_proj = nn.Conv3d(others[-1], width, 1)
         self.proj_to_tokens = nn.ModuleList()
@@ -124,6 +129,14 @@ class ConvolutionalEmbedding(nn.Module):
             x = stage(x)
         tokens: Tensor = self.final_proj(x)
         return tokens if added is None else tokens + added
+
+
+EMBEDDINGS: Mapping[str, Callable[[int, int], nn.Module]] = {
+    "convolutions": partial(ConvolutionalEmbedding, features=FEATURES_V2, nonlinearity=nn.ReLU, skips=False),
+    "convolutions_at_all_resolutions": partial(
+        ConvolutionalEmbedding, features=FEATURES_V3, nonlinearity=nn.LeakyReLU, skips=True
+    ),
+}
 
 
 class ChannelNorm(nn.Module):
@@ -153,8 +166,8 @@ class PatchDecoder(nn.Module):
         layers: list[nn.Module] = []
         for step in range(steps):
             # the axes that are longest as patches are doubled at every step, shorter ones at the last steps alone
-            stride = tuple(2 if (side / 2 ** (steps - 1 - step)) % 2 == 0 else 1 for side in patch)
-            up = nn.ConvTranspose3d(features[step], features[step + 1], stride, stride)
+            x, y, z = (2 if (side / 2 ** (steps - 1 - step)) % 2 == 0 else 1 for side in patch)
+            up = nn.ConvTranspose3d(features[step], features[step + 1], (x, y, z), (x, y, z))
             last = step == steps - 1
             layers.append(up if last else nn.Sequential(up, ChannelNorm(features[step + 1]), nn.GELU()))
         self.decode = nn.Sequential(*layers)
@@ -178,6 +191,7 @@ def build_primus(
     embed_dim: int,
     eva_depth: int,
     eva_numheads: int,
+    embedding: Literal["patches", "convolutions", "convolutions_at_all_resolutions"] = "patches",
     patch_embed_size: Sequence[int] = (SHRINKS,) * 3,
     use_rot_pos_emb: bool = True,
     use_abs_pos_embed: bool = True,
@@ -188,7 +202,7 @@ def build_primus(
     init_values: float | None = 0.1,
     scale_attn_inner: bool = True,
 ) -> Primus:
-    """Build nnU-Net's `Primus`, initialised from torch's global generator.
+    """Build nnU-Net's `Primus`, `PrimusV2` or `PrimusV3`, initialised from torch's global generator.
 
     The arguments have the names of the class's; the defaults are what nnU-Net's trainers give it. There are no lower
     resolutions to supervise: `deep_supervision` changes nothing.
@@ -196,12 +210,19 @@ def build_primus(
     Args:
         patch_size: of the configuration; the network works for no other.
         embed_dim, eva_depth, eva_numheads: channels of a token, number of blocks, heads of each.
-        patch_embed_size: voxels along each axis that make one token.
+        embedding: how voxels become tokens: by one layer, by residual convolutions (`PrimusV2`), or by these with what
+            they see at higher resolutions added (`PrimusV3`).
+        patch_embed_size: voxels along each axis that make one token; 8 wherever there are convolutions.
 
     Raises:
         DataError: the patch is not 3D or cannot be cut into tokens, or the channels do not suit the heads.
     """
-    return Primus(
+    if embedding != "patches" and tuple(patch_embed_size) != (SHRINKS,) * 3:
+        raise DataError(
+            f"architecture: patch_embed_size is {tuple(patch_embed_size)}; convolutions make tokens of {SHRINKS} "
+            "voxels along every axis"
+        )
+    network = Primus(
         input_channels,
         output_channels,
         patch_size,
@@ -218,38 +239,15 @@ def build_primus(
         scale=init_values,
         inner_norm=scale_attn_inner,
     )
-
-
-def build_primus_v2(
-    input_channels: int, output_channels: int, *, deep_supervision: bool, patch_size: Sequence[int], **options: Any
-) -> Primus:
-    """Build nnU-Net's `PrimusV2`: patches are embedded by residual convolutions. See `build_primus`."""
-    embedding = partial(ConvolutionalEmbedding, features=FEATURES_V2, nonlinearity=nn.ReLU, skips=False)
-    return _with_embedding(embedding, input_channels, output_channels, patch_size, options)
-
-
-def build_primus_v3(
-    input_channels: int, output_channels: int, *, deep_supervision: bool, patch_size: Sequence[int], **options: Any
-) -> Primus:
-    """Build nnU-Net's `PrimusV3`: what the residual convolutions see is added to the tokens. See `build_primus`."""
-    embedding = partial(ConvolutionalEmbedding, features=FEATURES_V3, nonlinearity=nn.LeakyReLU, skips=True)
-    return _with_embedding(embedding, input_channels, output_channels, patch_size, options)
-
-
-def _with_embedding(
-    embedding: Callable[[int, int], nn.Module],
-    inputs: int,
-    classes: int,
-    patch_size: Sequence[int],
-    options: dict[str, Any],
-) -> Primus:
-    if "patch_embed_size" in options:
-        raise TypeError(f"this version takes no patch_embed_size: tokens are {SHRINKS} voxels wide")
-    network = build_primus(inputs, classes, deep_supervision=False, patch_size=patch_size, **options)
-    # in the place of the embedding that the first version has, which drew its numbers from the generator too
-    network.down_projection = embedding(inputs, options["embed_dim"])
-    initialise_convolutions(network.down_projection)
+    if embedding in EMBEDDINGS:
+        # in the place of the one layer, which drew its numbers from the generator too
+        network.down_projection = EMBEDDINGS[embedding](input_channels, embed_dim)
+        initialise_convolutions(network.down_projection)
     return network
+
+
+build_primus_v2 = partial(build_primus, embedding="convolutions")
+build_primus_v3 = partial(build_primus, embedding="convolutions_at_all_resolutions")
 
 
 def _check(size: tuple[int, ...], token: tuple[int, ...], width: int, heads: int) -> None:

@@ -66,8 +66,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(grid), width)) if absolute else None
         self.rope = RotaryPositions(width // heads, grid) if rotary else None
-        rates = torch.linspace(0, drop_path, depth, dtype=torch.float64).tolist()
-        self.blocks = nn.ModuleList(
+        rates = [drop_path * block / max(1, depth - 1) for block in range(depth)]
+        blocks = [
             Block(
                 width,
                 heads,
@@ -79,15 +79,15 @@ class Transformer(nn.Module):
                 inner_norm=inner_norm,
             )
             for rate in rates
-        )
+        ]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
         self.apply(_initialise)
         if self.pos_embed is not None:
             _draw_normal(self.pos_embed)
         with torch.no_grad():
-            for number, block in enumerate(self.blocks, 1):  # deeper blocks add less (Bao et al. 2021, "BEiT")
-                for layer in (block.attn.proj, block.mlp.fc2):
-                    layer.weight.div_(math.sqrt(2.0 * number))
+            for number, block in enumerate(blocks, 1):
+                block.shrink(number)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pos_embed is not None:
@@ -138,7 +138,8 @@ def turn(x: Tensor, positions: Tensor) -> Tensor:
     """Turn pairs of channels of (..., tokens, width) by the angles of the tokens' places."""
     sine, cosine = positions
     turned = torch.stack((-x[..., 1::2], x[..., ::2]), -1).reshape(x.shape)
-    return x * cosine + turned * sine
+    result: Tensor = x * cosine + turned * sine
+    return result
 
 
 class Block(nn.Module):
@@ -164,6 +165,11 @@ class Block(nn.Module):
         self.mlp = GatedLayers(width, hidden, drop)
         self.gamma_2 = None if scale is None else nn.Parameter(torch.full((width,), scale))
         self.drop_path = drop_path
+
+    def shrink(self, number: int) -> None:
+        """Scale the initial weights by which the block adds: deeper ones add less (Bao et al. 2021, "BEiT")."""
+        for layer in (self.attn.proj, self.mlp.fc2):
+            layer.weight.div_(math.sqrt(2.0 * number))
 
     def forward(self, x: Tensor, positions: Tensor | None) -> Tensor:
         x = self._add(x, self.attn(self.norm1(x), positions), self.gamma_1)

@@ -34,6 +34,8 @@ class NNUNetTrainer:
             the share that fixed ones have in a batch of whole samples (a half of two, where 0.33 is asked for).
         gradient_clip: largest norm of all gradients together; None does not clip.
         deep_supervision: compare the lower resolutions of the network too.
+        network: architecture in place of the plan's.
+        patch_size: voxels that the network sees; None takes the plan's.
         norm: `batch` or `instance` in place of the plan's normalisation layers.
         weight_averaging: weight of the past, such as 0.999, in a moving average of the weights, which is what is
             validated and saved; None does not average.
@@ -53,6 +55,8 @@ class NNUNetTrainer:
     probabilistic_oversampling: bool | Literal["as_fixed"] = False
     gradient_clip: float | None = 12.0
     deep_supervision: bool = True
+    network: ComponentRef | None = None
+    patch_size: tuple[int, ...] | None = None
     norm: Literal["batch", "instance"] | None = None
     weight_averaging: float | None = None
     patience: int | None = None
@@ -67,6 +71,8 @@ class NNUNetTrainer:
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise ValueError(f"{name} is {value}; expected {smallest} or more")
+        if self.patch_size is not None and not all(side >= 1 for side in self.patch_size):
+            raise ValueError(f"patch_size is {self.patch_size}; expected whole numbers from 1 on")
         for name in ("lr", "gradient_clip"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -90,8 +96,14 @@ class NNUNetTrainer:
         """The configuration with what these settings change in its network.
 
         Raises:
-            ValueError: its network has no normalisation layers to be replaced.
+            ValueError: its network has no normalisation layers to be replaced, or its patch another number of axes.
         """
+        if self.patch_size is not None:
+            if len(self.patch_size) != configuration.dimensions:
+                raise ValueError(f"patch_size is {self.patch_size}; expected {configuration.dimensions} numbers")
+            configuration = replace(configuration, patch_size=self.patch_size)
+        if self.network is not None:
+            configuration = replace(configuration, architecture=self.network, architecture_imports=())
         if self.norm is None:
             return configuration
         architecture = configuration.architecture

@@ -33,6 +33,24 @@ def _schedule(name: str, **options: Any) -> Settings:
     return {"schedule": ComponentRef(name, options)}
 
 
+def _primus(component: str, size: str, **changes: Any) -> Settings:
+    """How nnU-Net trains Primus (Wald, Roy, Isensee et al. 2025), whose training has no lower resolutions either."""
+    width, depth, heads = PRIMUS[size]
+    return {
+        "network": ComponentRef(component, {"embed_dim": width, "eva_depth": depth, "eva_numheads": heads}),
+        "deep_supervision": False,
+        "lr": 3e-4,
+        "weight_decay": 5e-2,
+        "gradient_clip": 1.0,
+        **_optimizer("adamw", beta2=0.98),
+        **_schedule("poly", warmup_epochs=50),
+        **changes,
+    }
+
+
+PRIMUS = {"S": (396, 12, 6), "B": (792, 12, 12), "M": (864, 16, 12), "L": (1056, 24, 16)}
+"""Channels, blocks and heads of Primus by its sizes (table 2 of its paper)."""
+
 NO_MIRRORING = _augmentation("nnunet", mirror=False)
 AMSGRAD = _optimizer("adamw", amsgrad=True)
 
@@ -105,32 +123,20 @@ CLASSES: Mapping[str, Settings | str] = {
     "nnUNetTrainerDA5_10epochs": {"epochs": 10, **_augmentation("stronger")},
     "nnUNetTrainerDA5ord0": _augmentation("stronger", labels="nearest", images="nearest"),
     "nnUNetTrainerDA5Segord0": _augmentation("stronger", labels="nearest"),
+    # transformers
+    **{f"nnUNet_Primus_{size}_Trainer": _primus("primus", size) for size in PRIMUS},
+    "nnUNet_Primus_M_Trainer_BS8": _primus("primus", "M", batch_size=8),
+    "nnUNet_Primus_M_Trainer_BS8_2e4": _primus("primus", "M", batch_size=8, lr=2e-4),
+    **{
+        f"nnUNet_Primus{v}{size}_Trainer": _primus(f"primus_{v.lower()}", size) for v in ("V2", "V3") for size in PRIMUS
+    },
+    **{f"_Primus_{size}_96_BS1": _primus("primus", size, patch_size=(96,) * 3, batch_size=1) for size in "SBM"},
+    "_Primus_L_48_BS1": _primus("primus", "L", patch_size=(48,) * 3, batch_size=1),
     # not to be had: why, in words that end a sentence
-    "nnUNetTrainerBenchmark_5epochs": "measures speed and keeps no model; that is no training here",
-    "nnUNetTrainerBenchmark_5epochs_noDataLoading": "measures speed and keeps no model; that is no training here",
-    **dict.fromkeys(
-        (
-            "AbstractPrimus",
-            "nnUNet_Primus_S_Trainer",
-            "nnUNet_Primus_B_Trainer",
-            "nnUNet_Primus_M_Trainer",
-            "nnUNet_Primus_M_Trainer_BS8",
-            "nnUNet_Primus_M_Trainer_BS8_2e4",
-            "nnUNet_Primus_L_Trainer",
-            "_Primus_S_96_BS1",
-            "_Primus_B_96_BS1",
-            "_Primus_M_96_BS1",
-            "_Primus_L_48_BS1",
-            "nnUNet_PrimusV2S_Trainer",
-            "nnUNet_PrimusV2B_Trainer",
-            "nnUNet_PrimusV2M_Trainer",
-            "nnUNet_PrimusV2L_Trainer",
-            "nnUNet_PrimusV3S_Trainer",
-            "nnUNet_PrimusV3B_Trainer",
-            "nnUNet_PrimusV3M_Trainer",
-            "nnUNet_PrimusV3L_Trainer",
-        ),
-        "needs the network Primus, a transformer, which segplug does not have yet",
+    "AbstractPrimus": "has no network: name a size of Primus, as in nnUNet_Primus_M_Trainer",
+    "nnUNetTrainerBenchmark_5epochs": "measures speed and keeps no model: segplug bench train --iterations 250",
+    "nnUNetTrainerBenchmark_5epochs_noDataLoading": (
+        "measures speed and keeps no model: segplug bench train --iterations 250 --no-data-loading"
     ),
 }
 """Class of nnunetv2 -> settings of `NNUNetTrainer` that differ from its defaults, or why it is not to be had."""
@@ -151,6 +157,8 @@ def in_words(name: str) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
