@@ -59,7 +59,16 @@ def keeping_freed_memory() -> Iterator[None]:
             if _Users.count == 0:
                 for parameter, value in _USUAL:
                     _set(library, parameter, value)
-                library.malloc_trim(ctypes.c_size_t(0))
+            last = _Users.count == 0
+        if last:
+            give_back_freed_memory()
+
+
+def give_back_freed_memory() -> None:
+    """Give back what is kept now, and what the C library has kept by itself."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(ctypes.c_size_t(0))
 
 
 def _set(library: Any, parameter: int, value: int) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segplug.errors import DataError, UsageError
+from segplug.runtime.kept_memory import give_back_freed_memory
 from segplug.runtime.process_tree import ProcessTree
 
 
@@ -71,6 +72,7 @@ def used_memory() -> int:
 
     Pages that this process shares with strangers (libraries) are counted in full: they would be its own without them.
     """
+    give_back_freed_memory()
     used = max(ProcessTree().memory(), _status("VmRSS:") or 0)
     return used or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

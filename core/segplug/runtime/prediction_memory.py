@@ -8,6 +8,7 @@ for which the limit cannot be kept is refused before the work.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -90,13 +91,21 @@ class PredictionMemory:
         self.limit.require(needed + SLACK, f"preprocessing from {tuple(shape)} to {tuple(new_shape)} voxels")
 
     def choose_sums(
-        self, window: Window, data: NDArray[np.float32], placement: Placement, labels: LabelSet, *, streamed: bool
+        self,
+        window: Window,
+        data: NDArray[np.float32],
+        placement: Placement,
+        labels: LabelSet,
+        *,
+        streamed: bool,
+        probabilities: bool = False,
     ) -> None:
         """Decide where tiles of an image are added up, so that all that is left to do keeps to the limit.
 
         Args:
             data: the preprocessed image, in memory.
             streamed: whether logits are exported slab by slab.
+            probabilities: whether they are written, to an array on disk.
 
         Raises:
             DataError: the limit cannot be kept whatever is on disk.
@@ -116,10 +125,15 @@ class PredictionMemory:
         if not streamed:  # all logits, then one class and the best so far at the image's own shape, with two between
             region = prod(max(pair) for pair in zip(window.shape, placement.region_shape, strict=True))
             needed += (classes * prod(window.shape) + 4 * region) * FLOAT
-        in_memory = prod(sums_shape(window, classes)) * FLOAT
+        shape = sums_shape(window, classes)
+        in_memory = prod(shape) * FLOAT
+        rows = min(shape[1], max(1, BYTES_HANDED_ON // (classes * plane * FLOAT)))
+        if probabilities:  # those of the rows at hand, and what is computed from them
+            grown = prod(placement.region_shape) / prod(window.shape)
+            needed += int(2 * classes * rows * plane * FLOAT * grown)
         if needed + in_memory <= self.limit.left():
+            self.sums = partial(_sums_by_rows, rows=rows)
             return
-        rows = max(1, BYTES_HANDED_ON // (classes * plane * FLOAT))
         first, second, third = (window.patch[a] for a in window.order)
         # a page holds many neighbours of a tile along the last axis
         tile = classes * first * second * max(third, min(window.padded_shape[window.order[2]], 1024)) * FLOAT
@@ -127,6 +141,11 @@ class PredictionMemory:
         one_class = in_memory // classes
         self.limit.require(needed + max(tile, handed_on, one_class), f"predicting {tuple(window.shape)} voxels")
         self.sums = partial(_sums_on_disk, folder=self._scratch, rows=rows)
+
+
+def _sums_by_rows(shape: Sequence[int], device: torch.device, *, rows: int) -> Sums:
+    """In memory; few rows are handed on together, so that little of the probabilities is worked on at a time."""
+    return replace(sums_in_memory(shape, device), rows=rows)
 
 
 def _sums_on_disk(shape: Sequence[int], device: torch.device, *, folder: Path | None, rows: int) -> Sums:

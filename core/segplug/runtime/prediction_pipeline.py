@@ -182,7 +182,12 @@ class PredictionPipeline:
             name: self._export(window, Placement.whole(size), here, here) for name, size in prepared.next_shapes.items()
         }
         self._memory.choose_sums(
-            window, prepared.data, placement, labels, streamed=isinstance(original, StreamedExport)
+            window,
+            prepared.data,
+            placement,
+            labels,
+            streamed=isinstance(original, StreamedExport),
+            probabilities=probabilities is not None,
         )
         for slab in self._reported(self._slide(prepared.data, forward, window, device), window):
             for export in (original, *further.values()):

@@ -34,13 +34,15 @@ def scratch_array(
     """A float32 array of zeros that lies in a file without a name: it is gone with the array, also after a crash.
 
     Args:
-        folder: on whose disk; None for the system's temporary folder.
+        folder: on whose disk, made already or not; None for the system's temporary folder.
         what: it is for, and the option that asked for it: for the error.
 
     Raises:
         DataError: the disk has no room for it.
     """
     size = int(np.prod(shape)) * 4
+    if folder is not None:
+        folder = next(f for f in (folder, *folder.absolute().parents) if f.is_dir())
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             _reserve(file.fileno(), size)
