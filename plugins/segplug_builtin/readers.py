@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from segplug.errors import DataError
@@ -35,6 +36,16 @@ used where dataset.json names it."""
 
 def first_that_reads(path: Path) -> str | None:
     """nnU-Net's name of the first reader that supports the file's ending and can read it; None if none can."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _first(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _first(path: Path, size: int, changed: int) -> str | None:
+    """For a file in this state: each stage of a run asks again."""
     for name, endings, read in ORDER:
         if path.name.lower().endswith(endings):
             try:

@@ -30,6 +30,7 @@ COMMANDS = {
     "fingerprint": "Measure a data set: shapes, spacings, intensities.",
     "plan": "Decide networks, patch sizes and preprocessing.",
     "preprocess": "Crop, normalise and resample every case.",
+    "prepare": "Verify, fingerprint, plan and preprocess in one go.",
     "splits": "Divide the training cases into folds.",
     "train": "Train one fold of one configuration.",
     "predict": "Segment images with a trained model.",
@@ -174,7 +175,7 @@ def _of_process(error: BaseException, text: str, code: int) -> tuple[str, int]:
     rank, count = rank_and_count()
     if count == 1:
         return text, code
-    silent = getattr(error, "told_elsewhere", False) or (rank > 0 and code == INTERRUPTED)
+    silent = getattr(error, "told_elsewhere", False) or code == INTERRUPTED  # what started them tells of that
     return "" if silent else f"process {rank} of {count}: {text}" if rank else text, code
 
 

@@ -13,7 +13,6 @@ from segplug.protocols import Store
 from segplug.runtime.cascade import in_order, previous_predictions
 from segplug.runtime.evaluation import SUMMARY, read_summary
 from segplug.runtime.files import read_json, value_hash, write_json
-from segplug.runtime.fingerprint_codec import read_fingerprint
 from segplug.runtime.fold_folder import set_aside
 from segplug.runtime.fold_work import parse_fold
 from segplug.runtime.folder_lock import working_in
@@ -27,15 +26,13 @@ from segplug.runtime.run_checks import check_configurations, check_trainers, che
 from segplug.runtime.run_record import FOLD_FILE, RunRecord, fold_manifest, what_changed
 from segplug.runtime.splits import find_split, read_splits
 from segplug.runtime.trainer_choice import ChosenTrainer, check_components, choose_trainer, folder_name
-from segplug.stages.fingerprint import MADE_FROM, fingerprint, is_stale
 from segplug.stages.plan import STAGE as PLAN_STAGE
 from segplug.stages.plan import plan as make_plan
+from segplug.stages.prepare import told_as_kept, verified_fingerprint
 from segplug.stages.preprocess import preprocess
 from segplug.stages.select import Selection, select
 from segplug.stages.train import train
 from segplug.stages.validation_probabilities import Computing
-from segplug.stages.verify import STAGE as VERIFY_STAGE
-from segplug.stages.verify import verify
 
 
 @dataclass(frozen=True)
@@ -123,11 +120,8 @@ def run(
     folder = project.workspace.raw_folder(dataset)
     name = folder.name
     _check_asked(project, name, configurations or (), planning, training)
+    verified_fingerprint(project, dataset)
     record = RunRecord(project.workspace.preprocessed_folder(name))
-    _verify(project, dataset, record)
-    made_from = fingerprint(project, dataset).extra.get("segplug", {}).get(MADE_FROM)
-    if isinstance(made_from, str):  # a fingerprint that nnU-Net made says nothing of its files
-        record.note_verified(_state(folder, made_from))
     plan = _plan(project, dataset, name, planning, record)
     wanted = in_order(plan, list(plan.configurations if configurations is None else configurations))
     check_trainers(project.kernel, plan, wanted, training.trainer, training.overrides, training.epochs)
@@ -176,26 +170,6 @@ def _check_asked(
     check_training(project.kernel, training.trainer, training.overrides, training.device, training.precision)
 
 
-def _verify(project: Project, dataset: str | int | Path, record: RunRecord) -> None:
-    folder = project.workspace.raw_folder(dataset)
-    file = project.workspace.fingerprint_file(folder.name)
-    if record.verified is not None and file.is_file():
-        found = read_fingerprint(file)
-        same = _state(folder, found.extra.get("segplug", {}).get(MADE_FROM)) == record.verified
-        if same and not is_stale(project, load_dataset(folder), found):
-            _told_as_kept(project, VERIFY_STAGE, folder.name, "files unchanged since they were verified")
-            return
-    verification = verify(project, dataset)
-    verification.raise_errors()
-    for finding in verification.warnings:
-        warnings.warn(str(finding).removeprefix("warning: "), stacklevel=3)
-
-
-def _state(folder: Path, made_from: str | None) -> str:
-    """Of the raw data: their files as the fingerprint saw them, and dataset.json."""
-    return value_hash([made_from, read_json(folder / "dataset.json")])
-
-
 def _plan(project: Project, dataset: str | int | Path, name: str, planning: Planning, record: RunRecord) -> Plan:
     workspace = project.workspace
     description = read_json(workspace.raw_folder(dataset) / "dataset.json")
@@ -215,7 +189,7 @@ def _plan(project: Project, dataset: str | int | Path, name: str, planning: Plan
     elif planning.planner is None and file.is_file():
         reason = "there already"
     if reason:
-        _told_as_kept(project, PLAN_STAGE, f"{name} {file.stem}", reason)
+        told_as_kept(project, PLAN_STAGE, f"{name} {file.stem}", reason)
         return read_plan(file)
     made = make_plan(
         project,
@@ -318,9 +292,3 @@ def _fold_folder(
     trainer = folder_name(project.kernel.registry, chosen.provided.qualified_name, architecture, chosen.trainer)
     folder = project.workspace.fold_folder(plan.dataset_name, trainer, plan.plans_name, configuration, fold)
     return TrainedFold(folder, fold)
-
-
-def _told_as_kept(project: Project, stage: str, subject: str, why: str) -> None:
-    """Tell of a stage that had nothing to do."""
-    with project.stage(stage, f"{subject} ({why}, kept)"):
-        pass
