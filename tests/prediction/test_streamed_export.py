@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from segplug.model import LabelSet
-from segplug.runtime import streamed_export
+from segplug.runtime import slab_resampling
 from segplug.runtime.sliding_window import Slab
 from segplug.runtime.streamed_export import Export, Placement, StreamedExport, WholeExport, label_dtype
 from segplug_builtin.resamplers import separable
@@ -113,13 +113,13 @@ def test_any_crop_transposition_and_resampling(
     else:
         matrices = separable.axis_matrices(shape, *arguments, **options)
         assert matrices is not None
-        before = streamed_export.VALUES_AT_ONCE
-        streamed_export.VALUES_AT_ONCE = at_once
+        before = slab_resampling.VALUES_AT_ONCE
+        slab_resampling.VALUES_AT_ONCE = at_once
         try:
             export = StreamedExport(order, placement, labels, matrices=matrices, probabilities=probabilities)
             found = exported(export, slabs)
         finally:
-            streamed_export.VALUES_AT_ONCE = before
+            slab_resampling.VALUES_AT_ONCE = before
     wanted, chances = expected(logits, placement, labels, spacing)
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_allclose(probabilities, chances, atol=1e-5)
