@@ -17,6 +17,7 @@ from segplug.kernel import Kernel
 from segplug.runtime.checkpoint import load_weights, read_checkpoint
 from segplug.runtime.plan_codec import read_plan
 from segplug_builtin.architectures.plain_unet import build_plain_unet
+from segplug_builtin.architectures.primus import build_primus
 from segplug_builtin.architectures.residual_encoder_unet import build_residual_encoder_unet
 from segplug_builtin.architectures.torch_modules import torch_module
 
@@ -173,3 +174,35 @@ def test_trained_weights_of_nnunet_load_strictly(shared: Path) -> None:
         if checkpoint.state["optimizer_state"] is not None:
             numbered = checkpoint.state["optimizer_state"]["param_groups"][0]["params"]
             assert numbered == list(range(len(list(network.parameters()))))
+
+
+PRIMUS = {"embed_dim": 24, "eva_depth": 2, "eva_numheads": 4}
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "options", "told"),
+    [
+        ((16, 16), PRIMUS, "three axes"),
+        ((16, 12, 16), PRIMUS, "no multiple"),
+        ((16, 16, 16), {**PRIMUS, "embed_dim": 32}, "multiple of 6"),
+        ((16, 16, 16), {**PRIMUS, "eva_numheads": 5}, "multiple of eva_numheads"),
+        ((16, 16, 16), {**PRIMUS, "patch_embed_size": (6, 8, 8)}, "powers of two"),
+        ((16, 16, 16), {"size": "XL"}, "no size 'XL'"),
+        ((16, 16, 16), {"embed_dim": 24}, "needs a size"),
+    ],
+)
+def test_what_primus_cannot_be(patch_size: tuple[int, ...], options: dict[str, Any], told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        build_primus(1, 3, deep_supervision=False, patch_size=patch_size, **options)
+
+
+def test_primus_takes_patches_of_its_size_alone_and_skips_layers_in_training_alone() -> None:
+    torch.manual_seed(0)
+    network = build_primus(1, 3, deep_supervision=True, patch_size=(8, 16, 8), drop_path_rate=0.5, **PRIMUS)
+    x = torch.randn(16, 1, 8, 16, 8)
+    assert network(x).shape == (16, 3, 8, 16, 8)
+    assert not torch.equal(network(x), network(x))
+    network.eval()
+    assert torch.equal(network(x), network(x))
+    with pytest.raises(ValueError, match=r"patches of \(8, 16, 8\)"):
+        network(torch.randn(1, 1, 16, 16, 8))

@@ -21,6 +21,9 @@ from segplug_builtin.architectures.blocks import BasicBlock, LayerStyle, initial
 from segplug_builtin.architectures.residual_encoder_unet import ResidualStack
 from segplug_builtin.architectures.transformer import MLP_RATIO, Transformer
 
+SIZES = {"S": (396, 12, 6), "B": (792, 12, 12), "M": (864, 16, 12), "L": (1056, 24, 16)}
+"""Channels of a token, blocks and heads (table 2 of the paper)."""
+
 NORM_OPTIONS = {"eps": 1e-5, "affine": True}
 SHRINKS = 8
 """By how much the embeddings of residual convolutions shrink each axis: three halvings."""
@@ -188,9 +191,10 @@ def build_primus(
     *,
     deep_supervision: bool,
     patch_size: Sequence[int],
-    embed_dim: int,
-    eva_depth: int,
-    eva_numheads: int,
+    size: str | None = None,
+    embed_dim: int | None = None,
+    eva_depth: int | None = None,
+    eva_numheads: int | None = None,
     embedding: Literal["patches", "convolutions", "convolutions_at_all_resolutions"] = "patches",
     patch_embed_size: Sequence[int] = (SHRINKS,) * 3,
     use_rot_pos_emb: bool = True,
@@ -209,14 +213,24 @@ def build_primus(
 
     Args:
         patch_size: of the configuration; the network works for no other.
+        size: S, B, M or L, for the next three.
         embed_dim, eva_depth, eva_numheads: channels of a token, number of blocks, heads of each.
         embedding: how voxels become tokens: by one layer, by residual convolutions (`PrimusV2`), or by these with what
             they see at higher resolutions added (`PrimusV3`).
         patch_embed_size: voxels along each axis that make one token; 8 wherever there are convolutions.
 
     Raises:
-        DataError: the patch is not 3D or cannot be cut into tokens, or the channels do not suit the heads.
+        DataError: the patch is not 3D or cannot be cut into tokens, the channels do not suit the heads, or there is
+            neither a size nor all that it stands for.
     """
+    if size is not None and size not in SIZES:
+        raise DataError(f"architecture: Primus has no size {size!r}. There are: {', '.join(SIZES)}")
+    own = (embed_dim, eva_depth, eva_numheads)
+    width, depth, heads = (mine or given for mine, given in zip(own, SIZES.get(size or "", (0, 0, 0)), strict=True))
+    if not (width and depth and heads):
+        raise DataError(
+            f"architecture: Primus needs a size ({', '.join(SIZES)}), or embed_dim, eva_depth and eva_numheads"
+        )
     if embedding != "patches" and tuple(patch_embed_size) != (SHRINKS,) * 3:
         raise DataError(
             f"architecture: patch_embed_size is {tuple(patch_embed_size)}; convolutions make tokens of {SHRINKS} "
@@ -227,9 +241,9 @@ def build_primus(
         output_channels,
         patch_size,
         patch_embed_size,
-        width=embed_dim,
-        heads=eva_numheads,
-        depth=eva_depth,
+        width=width,
+        heads=heads,
+        depth=depth,
         rotary=use_rot_pos_emb,
         absolute=use_abs_pos_embed,
         mlp_ratio=mlp_ratio,
@@ -241,7 +255,7 @@ def build_primus(
     )
     if embedding in EMBEDDINGS:
         # in the place of the one layer, which drew its numbers from the generator too
-        network.down_projection = EMBEDDINGS[embedding](input_channels, embed_dim)
+        network.down_projection = EMBEDDINGS[embedding](input_channels, width)
         initialise_convolutions(network.down_projection)
     return network
 

@@ -35,9 +35,8 @@ def _schedule(name: str, **options: Any) -> Settings:
 
 def _primus(component: str, size: str, **changes: Any) -> Settings:
     """How nnU-Net trains Primus (Wald, Roy, Isensee et al. 2025), whose training has no lower resolutions either."""
-    width, depth, heads = PRIMUS[size]
     return {
-        "network": ComponentRef(component, {"embed_dim": width, "eva_depth": depth, "eva_numheads": heads}),
+        "network": ComponentRef(component, {"size": size}),
         "deep_supervision": False,
         "lr": 3e-4,
         "weight_decay": 5e-2,
@@ -47,9 +46,6 @@ def _primus(component: str, size: str, **changes: Any) -> Settings:
         **changes,
     }
 
-
-PRIMUS = {"S": (396, 12, 6), "B": (792, 12, 12), "M": (864, 16, 12), "L": (1056, 24, 16)}
-"""Channels, blocks and heads of Primus by its sizes (table 2 of its paper)."""
 
 NO_MIRRORING = _augmentation("nnunet", mirror=False)
 AMSGRAD = _optimizer("adamw", amsgrad=True)
@@ -124,11 +120,11 @@ CLASSES: Mapping[str, Settings | str] = {
     "nnUNetTrainerDA5ord0": _augmentation("stronger", labels="nearest", images="nearest"),
     "nnUNetTrainerDA5Segord0": _augmentation("stronger", labels="nearest"),
     # transformers
-    **{f"nnUNet_Primus_{size}_Trainer": _primus("primus", size) for size in PRIMUS},
+    **{f"nnUNet_Primus_{size}_Trainer": _primus("primus", size) for size in "SBML"},
     "nnUNet_Primus_M_Trainer_BS8": _primus("primus", "M", batch_size=8),
     "nnUNet_Primus_M_Trainer_BS8_2e4": _primus("primus", "M", batch_size=8, lr=2e-4),
     **{
-        f"nnUNet_Primus{v}{size}_Trainer": _primus(f"primus_{v.lower()}", size) for v in ("V2", "V3") for size in PRIMUS
+        f"nnUNet_Primus{v}{size}_Trainer": _primus(f"primus_{v.lower()}", size) for v in ("V2", "V3") for size in "SBML"
     },
     **{f"_Primus_{size}_96_BS1": _primus("primus", size, patch_size=(96,) * 3, batch_size=1) for size in "SBM"},
     "_Primus_L_48_BS1": _primus("primus", "L", patch_size=(48,) * 3, batch_size=1),
