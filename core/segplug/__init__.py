@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from segplug.stages.predict import predict_folder as predict_folder
     from segplug.stages.predict import predict_images as predict_images
     from segplug.stages.predict_choice import predict_choice as predict_choice
+    from segplug.stages.prepare import prepare as prepare
     from segplug.stages.preprocess import preprocess as preprocess
     from segplug.stages.report import report as report
     from segplug.stages.run import Planning as Planning
@@ -72,6 +73,7 @@ _HOME = {
     "predict_choice": "segplug.stages.predict_choice",
     "predict_folder": "segplug.stages.predict",
     "predict_images": "segplug.stages.predict",
+    "prepare": "segplug.stages.prepare",
     "preprocess": "segplug.stages.preprocess",
     "report": "segplug.stages.report",
     "run": "segplug.stages.run",
@@ -110,6 +112,7 @@ __all__ = [
     "predict_choice",
     "predict_folder",
     "predict_images",
+    "prepare",
     "preprocess",
     "report",
     "run",
