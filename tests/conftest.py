@@ -36,6 +36,7 @@ SECTIONS = (
     "After prediction",
     "Sharing",
     "Learning",
+    "Inventory",
 )
 """The parts of the table of parity, in order."""
 

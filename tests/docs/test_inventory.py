@@ -162,4 +162,4 @@ def test_everything_that_nnunetv2_offers_has_a_row(peer: Path, parity) -> None:
     assert not twice
     assert len(offered) > 650
     what = "commands, flags, classes, functions, options and keys of nnunetv2 that the inventory has"
-    parity(what, len(offered), len(missing), 0, section="Networks")
+    parity(what, len(offered), len(missing), 0, section="Inventory")

@@ -171,7 +171,7 @@ def ask_peer(peer: Path, folder: Path, *arguments: str) -> str:
 def test_the_table_has_every_class(peer: Path, tmp_path: Path, parity) -> None:
     theirs = set(json.loads(ask_peer(peer, tmp_path)))
     parity(
-        "trainer classes with an entry", len(theirs), len(theirs ^ {*CLASSES, "nnUNetTrainer"}), 0, section="Networks"
+        "trainer classes with an entry", len(theirs), len(theirs ^ {*CLASSES, "nnUNetTrainer"}), 0, section="Inventory"
     )
 
 
