@@ -1,4 +1,4 @@
-"""A training with more than a dozen options at once: they combine freely, are kept, and can be repeated by a command."""
+"""A training with two dozen options at once: they combine freely, are kept, and can be repeated by a command."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """ACDC, with patients in one fold each: what a few scribbles teach, beside what full annotation does.
 
-The scribbles are real ones (Valvano et al., IEEE TMI 2021); everything else is ignored. Slices are cut to 72 x 72 pixels
-around the heart, so that a small network learns in seconds.
+The scribbles are real ones (Valvano et al., IEEE TMI 2021); everything else is ignored. Slices are cut to 72 x 72
+pixels around the heart, so that a small network learns in seconds.
 """
 
 from __future__ import annotations
@@ -46,11 +46,10 @@ def root(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (raw / "labelsTr").mkdir()
         for case in whole.cases.values():
             heart = sitk.GetArrayFromImage(sitk.ReadImage(str(case.label))).any(axis=0)
+            used = [np.flatnonzero(heart.any(axis=1)), np.flatnonzero(heart.any(axis=0))]
             first = [
-                int(np.clip((used[0] + used[-1]) // 2 - HALF, 0, size - 2 * HALF))
-                for used, size in zip(
-                    map(np.flatnonzero, (heart.any(axis=1), heart.any(axis=0))), heart.shape, strict=True
-                )
+                int(np.clip((at[0] + at[-1]) // 2 - HALF, 0, size - 2 * HALF))
+                for at, size in zip(used, heart.shape, strict=True)
             ]
             y, x = (slice(start, start + 2 * HALF) for start in first)
             labels = shared / "datasets" / name / "labelsTr" / f"{case.name}.nii.gz"

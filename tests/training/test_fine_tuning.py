@@ -53,13 +53,19 @@ def model(shared: Path) -> Path:
 def test_fine_tuning_beats_scratch(shared: Path, workspace: Workspace, tmp_path: Path) -> None:
     checkpoint = model(shared) / "fold_0" / "checkpoint_final.pth"
     dice = {}
-    for begun, pretrained in (("scratch", None), ("fine-tuned", checkpoint)):
+    variants = {
+        "scratch": (None, ()),
+        "fine-tuned": (checkpoint, ()),
+        "frozen encoder": (checkpoint, ("trainer.freeze=encoder",)),
+        "slow encoder": (checkpoint, ("trainer.lr_factors.encoder=0.1",)),
+    }
+    for begun, (pretrained, settings) in variants.items():
         results = Workspace(workspace.raw, workspace.preprocessed, tmp_path / begun)
         with Project(results, Kernel(discover=False), workers=0) as project:
             fingerprint(project, NAME)
             preprocess(project, NAME, configurations=["3d_fullres"], plans_name=PLANS)
             options = ["trainer.iterations_per_epoch=10", "trainer.val_iterations_per_epoch=1", "trainer.lr=3e-3"]
-            options += ["trainer.optimizer=adamw", "trainer.schedule=one_cycle"]
+            options += ["trainer.optimizer=adamw", "trainer.schedule=one_cycle", *settings]
             arguments = {"plans_name": PLANS, "overrides": options, "epochs": 2, "precision": "auto"}
             if pretrained is None:
                 fold = train(project, NAME, "3d_fullres", 0, **arguments)
@@ -67,5 +73,6 @@ def test_fine_tuning_beats_scratch(shared: Path, workspace: Workspace, tmp_path:
                 with pytest.warns(UserWarning, match="begins anew: decoder.seg_layers: the labels are others"):
                     fold = train(project, NAME, "3d_fullres", 0, pretrained=pretrained, **arguments)
         dice[begun] = read_summary(fold.validation_folder / SUMMARY).mean_dice
-    assert dice["fine-tuned"] > dice["scratch"] + 0.1, dice
-    assert dice["fine-tuned"] > 0.6, dice
+    for begun in ("fine-tuned", "frozen encoder", "slow encoder"):
+        assert dice[begun] > dice["scratch"] + 0.1, dice
+        assert dice[begun] > 0.6, dice
