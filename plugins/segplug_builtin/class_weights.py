@@ -1,4 +1,4 @@
-"""Weights of classes in losses."""
+"""Weights of classes in losses, and of their terms."""
 
 from __future__ import annotations
 
@@ -25,6 +25,13 @@ def weights_of(given: Sequence[float] | None, classes: int | None) -> Tensor | N
         expected = "one number above 0 per class, background included" + (f": {classes}" if classes else "")
         raise ValueError(f"class_weights {list(given)}; expected {expected}")
     return torch.tensor(weights)
+
+
+def not_negative(**numbers: float) -> None:
+    """Raise ValueError where a number, given by its name, is less than 0."""
+    for name, value in numbers.items():
+        if not value >= 0:
+            raise ValueError(f"{name} {value}; expected 0 or more")
 
 
 def mean_over_classes(scores: Tensor, weights: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segplug_builtin.class_weights import mean_over_classes, weights_of
+from segplug_builtin.class_weights import mean_over_classes, not_negative, weights_of
 from segplug_builtin.voxel_losses import TopK
 
 
@@ -28,7 +28,7 @@ class DiceCrossEntropy(nn.Module):
         class_weights: one per channel, background included; both terms become weighted means over the classes.
 
     Raises:
-        ValueError: `class_weights` are not one positive number per channel.
+        ValueError: `class_weights` are not one positive number per channel, or another number is negative.
     """
 
     class_weights: Tensor | None
@@ -44,6 +44,7 @@ class DiceCrossEntropy(nn.Module):
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        not_negative(smooth=smooth, weight_dice=weight_dice, weight_ce=weight_ce)
         self.batch_dice = batch_dice
         self.regions = regions
         self.smooth = smooth
@@ -101,7 +102,7 @@ class SoftDice(nn.Module):
         batch_dice, regions, classes, smooth, class_weights: see `DiceCrossEntropy`.
 
     Raises:
-        ValueError: `class_weights` are not one positive number per channel.
+        ValueError: `class_weights` are not one positive number per channel, or another number is negative.
     """
 
     class_weights: Tensor | None
@@ -115,6 +116,7 @@ class SoftDice(nn.Module):
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        not_negative(smooth=smooth)
         self.batch_dice = batch_dice
         self.regions = regions
         self.smooth = smooth
@@ -163,6 +165,7 @@ class DiceTopK(nn.Module):
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        not_negative(weight_dice=weight_dice, weight_ce=weight_ce)
         self.dice = SoftDice(batch_dice, regions, classes, smooth, class_weights)
         self.top = TopK(regions, classes, k, label_smoothing, class_weights)
         self.weight_dice = weight_dice

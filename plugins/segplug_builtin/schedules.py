@@ -80,7 +80,13 @@ def constant(
 
 
 def warmed_up(lr: float, epoch: int, warmup_epochs: int) -> float | None:
-    """``lr (epoch + 1) / warmup_epochs`` during the first epochs (nnU-Net's rule), then None."""
+    """``lr (epoch + 1) / warmup_epochs`` during the first epochs (nnU-Net's rule), then None.
+
+    Raises:
+        ValueError: there are less than no such epochs.
+    """
+    if warmup_epochs < 0:
+        raise ValueError(f"warmup_epochs {warmup_epochs}; expected 0 or more")
     return lr * (epoch + 1) / warmup_epochs if epoch < warmup_epochs else None
 
 

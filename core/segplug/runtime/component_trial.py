@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, get_type_hints
 
+from segplug.errors import WrongReferenceError
 from segplug.kernel import Registry
 from segplug.model import ComponentRef, Configuration, DatasetDescription
 from segplug.protocols import AugmentationContext
+from segplug.runtime.overrides import fits_type
 from segplug.runtime.trainer_choice import PREFIX, ChosenTrainer, check_components
 from segplug.runtime.user_choice import named_by_user
 
@@ -35,8 +40,50 @@ def try_components(
         ),
         "augmentation": ("augmentations", {"context": context}),
     }
+    for name, kind in ("optimizer", "optimizers"), ("schedule", "schedules"):
+        offers[name] = kind, {}
+    trials = {"optimizer": _try_optimizer, "schedule": _try_schedule}
     for name, (kind, offered) in offers.items():
         ref = getattr(chosen.trainer, name, None)
         if isinstance(ref, ComponentRef):
             with named_by_user(f"{PREFIX}.{name}") if name in chosen.asked else nullcontext():
-                registry.build(kind, ref, **offered)
+                _check_types(registry, kind, ref)
+                built = registry.build(kind, ref, **offered)
+                if name in trials:
+                    _tried(trials[name], built, chosen.trainer, ref)
+
+
+def _check_types(registry: Registry, kind: str, ref: ComponentRef) -> None:
+    """Options that the component's own signature says are numbers, texts, true or false, have to be that."""
+    factory = registry.resolve(kind, ref.name).component.load()
+    try:
+        hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except Exception:  # a stranger's annotations can be anything
+        return
+    for option, value in ref.options.items():
+        expected = fits_type(value, hints[option]) if option in hints else None
+        if expected is not None:
+            raise WrongReferenceError(f"{ref.name}: option {option} is {value!r}, which is no {expected}")
+
+
+def _tried(trial: Callable[[Any, Any], object], built: Any, trainer: Any, ref: ComponentRef) -> None:
+    try:
+        trial(built, trainer)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        options = f" with the options {dict(ref.options)}" if ref.options else ""
+        raise WrongReferenceError(f"{ref.name} cannot be used{options}: {error}") from None
+
+
+def _try_optimizer(make: Any, trainer: Any) -> None:
+    import torch
+
+    make([torch.nn.Parameter(torch.zeros(1))], lr=getattr(trainer, "lr", 1e-3), weight_decay=0.0)
+
+
+def _try_schedule(schedule: Any, trainer: Any) -> None:
+    first = getattr(trainer, "lr", 1e-3)
+    epochs, iterations = getattr(trainer, "epochs", 1), getattr(trainer, "iterations_per_epoch", 1)
+    for epoch, iteration in (0, 0), (epochs - 1, iterations - 1):
+        rate = schedule(first, epoch=epoch, epochs=epochs, iteration=iteration, iterations=iterations)
+        if not 0 <= rate < math.inf:
+            raise ValueError(f"the learning rate of epoch {epoch + 1} would be {rate}")

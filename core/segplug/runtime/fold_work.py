@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_SEED = 0
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,8 @@ def find_work(
 ) -> FoldWork:
     """Find out what `segplug.stages.train.train` was asked for; arguments and errors as there."""
     workspace, registry = project.workspace, project.kernel.registry
+    if seed is not None and not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"--seed {seed}: expected a whole number from 0 to {LARGEST_SEED}")
     name = workspace.dataset_name(dataset)
     plan = find_plan(workspace, name, plans_name)
     chosen_configuration = find_configuration(plan, configuration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -33,7 +34,7 @@ def apply_overrides(instance: T, assignments: Iterable[str], prefix: str = "trai
         if len(path) == 1:
             given[path[0]] = value
         else:
-            options.append((path[0], path[1:], literal(value)))
+            options.append((path[0], path[1:], _finite(literal(value), assignment)))
     changed = configure(instance, given, prefix)
     for field, path, value in options:
         before = _field_value(changed, field, prefix)
@@ -136,7 +137,31 @@ def _coerce(value: Any, hint: Any, before: Any, where: str) -> Any:
     fits, converted = _convert(value, hint)
     if not fits:
         raise UsageError(f"{where}: {value!r} is no {_describe(hint)}")
-    return converted
+    return _finite(converted, where)
+
+
+def fits_type(value: Any, hint: Any) -> str | None:
+    """What was expected instead, where a value is not of a plain type (or a union of such); None where it is.
+
+    Of other types nothing is said.
+    """
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    plain = all(get_origin(m) is Literal or m in (bool, int, float, str, type(None)) for m in members)
+    return _describe(hint) if plain and not _convert(value, hint)[0] else None
+
+
+def _finite(value: Any, where: str) -> Any:
+    """The value; no setting is a NaN or infinite.
+
+    Raises:
+        UsageError: it is one, or holds one.
+    """
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    for part in inner:
+        _finite(part, where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{where}: {value} is no finite number")
+    return value
 
 
 def _component(value: Any, before: Any, where: str) -> ComponentRef:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -14,6 +15,9 @@ NORMS = {
     "instance": ("torch.nn.InstanceNorm{}d", {"eps": 1e-5, "affine": True}),
 }
 """Per norm its class, for two or three dimensions, and nnU-Net's arguments."""
+
+MOST_SAMPLES = 100_000
+"""Of a batch: more is a slip of the pen."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,20 @@ class NNUNetTrainer:
                 raise ValueError(f"{name} is {value}; expected {smallest} or more")
         if self.patch_size is not None and not all(side >= 1 for side in self.patch_size):
             raise ValueError(f"patch_size is {self.patch_size}; expected whole numbers from 1 on")
+        if self.batch_size is not None and self.batch_size > MOST_SAMPLES:
+            raise ValueError(f"batch_size is {self.batch_size}; expected at most {MOST_SAMPLES}")
         for name in ("lr", "gradient_clip"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; expected more than 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay is {self.weight_decay}; expected 0 or more")
         if not 0 <= self.oversample_foreground <= 1:
             raise ValueError(f"oversample_foreground is {self.oversample_foreground}; expected 0 to 1")
         if self.weight_averaging is not None and not 0 <= self.weight_averaging < 1:
             raise ValueError(f"weight_averaging is {self.weight_averaging}; expected 0 or more, and less than 1")
         for name, factor in self.lr_factors.items():
-            if not (isinstance(factor, (int, float)) and factor >= 0):
+            if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
                 raise ValueError(f"lr_factors: {name} is {factor!r}; expected a number from 0 on")
         if self.patience is not None and not self.val_iterations_per_epoch:
             raise ValueError("patience needs validation; val_iterations_per_epoch is 0")
