@@ -17,10 +17,12 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from segplug.errors import CheckpointError, DataError, UsageError
 from segplug.model import Choice
+from segplug.runtime.checkpoint import read_checkpoint
 from segplug.runtime.choice_codec import read_choice, write_choice
 from segplug.runtime.model_names import parse_model_name
 from segplug.stages.export_model import export_model
@@ -70,6 +72,19 @@ def test_what_is_exported_is_what_is_imported(project, elsewhere, archive):
     }
     assert all(there[name] == here[name] for name in there if name in here)
     assert [f.name for f in target.parent.iterdir()] == [NAME]  # nothing is left of the work
+
+
+def test_without_what_training_alone_needs(project, elsewhere, tmp_path):
+    whole = export_model(project, NAME, tmp_path / "whole.zip").file
+    small = export_model(project, NAME, tmp_path / "small.zip", for_inference=True).file
+    assert small.stat().st_size < whole.stat().st_size
+    import_model(elsewhere, small)
+    file = f"{MODELS[0]}/fold_0/checkpoint_final.pth"
+    before, after = (read_checkpoint(p.workspace.results_folder(NAME) / file) for p in (project, elsewhere))
+    assert before.state["optimizer_state"] is not None
+    assert after.state["optimizer_state"] is None
+    assert before.state.keys() == after.state.keys()
+    assert all(torch.equal(tensor, after.weights[name]) for name, tensor in before.weights.items())
 
 
 def test_label_maps_go_along_if_asked(project, elsewhere, tmp_path):

@@ -41,6 +41,9 @@ def export(
     predictions: Annotated[
         bool, typer.Option("--predictions", help="Pack the label maps of the validations too.")
     ] = False,
+    for_inference: Annotated[
+        bool, typer.Option("--for-inference", help="Without the optimiser's state: half the size, no --continue.")
+    ] = False,
 ) -> None:
     """Write a zip of models that 'segplug model import' and nnUNetv2_install_pretrained_model_from_zip install.
 
@@ -60,6 +63,7 @@ def export(
             folds=None if fold is None else [parse_fold(f) for f in fold],
             checkpoints=checkpoint or ("final",),
             predictions=predictions,
+            for_inference=for_inference,
         )
     show_models(done.description, Format.TABLE)
     say(f"written: {done.file} ({done.file.stat().st_size / 1e6:.1f} MB)")

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import segplug
@@ -50,6 +51,7 @@ def export_model(
     folds: Sequence[int | str] | None = None,
     checkpoints: Sequence[str] = ("final",),
     predictions: bool = False,
+    for_inference: bool = False,
 ) -> ExportedModel:
     """Write a zip of models of one trainer and plans, in the layout of `nnUNetv2_export_model_to_zip`.
 
@@ -62,6 +64,8 @@ def export_model(
         folds: None for all that are trained.
         checkpoints: `final`, `best`, `latest`.
         predictions: pack the label maps of the validations too.
+        for_inference: leave out the optimiser's state, about half of a checkpoint. The models predict, and other
+            trainings can begin with their weights; their own cannot go on from them.
 
     Raises:
         UsageError: there is no such model, fold or checkpoint.
@@ -83,12 +87,28 @@ def export_model(
         files += _model_files(root / str(model), chosen_folds[model], checkpoints, predictions)
     files += _shared_files(root, chosen_folds, predictions)
     by_name = {file.relative_to(root.parent).as_posix(): file for file in files if is_allowed(file.name) or predictions}
-    with project.stage(STAGE, name, len(by_name)):
+    with project.stage(STAGE, name, len(by_name)), TemporaryDirectory(prefix="segplug-export-") as scratch:
+        if for_inference:
+            by_name = _without_optimizer(by_name, Path(scratch))
         described = describe_files(list(by_name), lambda n: by_name[n].read_bytes(), str(root))
         manifest = _manifest(project, described, by_name)
         texts = {f"{name}/{MANIFEST}": json.dumps(manifest, indent=1), f"{name}/{CARD}": model_card(described)}
         write_archive(output, by_name, texts)
     return ExportedModel(output, described)
+
+
+def _without_optimizer(files: dict[str, Path], scratch: Path) -> dict[str, Path]:
+    """The same files, but checkpoints copied without what only their own training needs."""
+    from segplug.runtime.checkpoint_writer import write_checkpoint
+
+    copies = {}
+    for number, (name, file) in enumerate(files.items()):
+        copies[name] = file
+        if file.suffix == ".pth":
+            copies[name] = scratch / f"{number}.pth"
+            state = read_checkpoint(file).state
+            write_checkpoint(copies[name], {**state, "optimizer_state": None, "grad_scaler_state": None})
+    return copies
 
 
 def _find_models(
