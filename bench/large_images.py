@@ -9,6 +9,7 @@ has more than 4 GB in memory. segplug alone: nnunetv2 has no such limit.
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,15 +58,23 @@ def _programs(folder: Path, plan: Plan, configuration: str) -> dict[str, bench.P
     model = models.write_model(folder / f"nnUNetTrainer__nnUNetPlans__{configuration}", plan, folds=[0], mirror=False)
     segplug = [Path(sys.executable).parent / "segplug"]
     roots = ["--raw", folder / "raw", "--preprocessed", folder / "preprocessed"]
-    images, out, limit = folder / "raw" / DATASET / "imagesTr", folder / "out", ["--max-memory", str(LIMIT_GB)]
+    images, out = folder / "raw" / DATASET / "imagesTr", folder / "out"
+    limit = {what: ["--max-memory", str(LIMIT_GB)] if _takes_limit(what) else [] for what in ("preprocess", "predict")}
     predict = ["predict", "-i", images, "-o", out, "-m", model, "--no-mirroring", "--device", "cpu"]
     return {
         "preprocess": bench.Program(
-            [[*segplug, *roots, "preprocess", "503", *limit]],
+            [[*segplug, *roots, "preprocess", "503", *limit["preprocess"]]],
             before=lambda: shutil.rmtree(folder / "preprocessed" / DATASET / "bench", ignore_errors=True),
         ),
-        "predict": bench.Program([[*segplug, *predict, *limit]], before=lambda: shutil.rmtree(out, ignore_errors=True)),
+        "predict": bench.Program(
+            [[*segplug, *predict, *limit["predict"]]], before=lambda: shutil.rmtree(out, ignore_errors=True)
+        ),
     }
+
+
+def _takes_limit(command: str) -> bool:
+    program = [str(Path(sys.executable).parent / "segplug"), command, "--help"]
+    return "--max-memory" in subprocess.run(program, check=True, capture_output=True, text=True).stdout
 
 
 if __name__ == "__main__":
