@@ -27,7 +27,7 @@ from typing import Any
 
 import report
 import table
-from segplug.runtime.process_tree import ProcessTree, UsageMeter
+from segplug.runtime.process_tree import UsageMeter
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN, PEER_SCRIPTS = ROOT / "bench" / "own", ROOT / "bench" / "peer"
@@ -76,7 +76,7 @@ class Row:
     Args:
         what: is measured.
         unit: of both figures.
-        segplug, nnunetv2: medians; None where nnunetv2 was not run, or cannot.
+        segplug, nnunetv2: medians; None where nnunetv2 was not run, or segplug failed.
         ratio: segplug's gain: nnunetv2's figure by segplug's (for speeds the other way round); None without it.
         aim: as the table tells it, ">= 12x".
         reached: whether it is; None where only nnunetv2 could tell.
@@ -86,7 +86,7 @@ class Row:
 
     what: str
     unit: str
-    segplug: float
+    segplug: float | None
     nnunetv2: float | None
     ratio: float | None
     aim: str
@@ -194,6 +194,10 @@ class Benchmark:
         count = 1 if isinstance(runs, (int, float)) else len(runs)
         self.rows.append(Row(what, unit, value, None, None, f"≤ {limit:g} {unit}", value <= limit, count, remark))
 
+    def failed(self, what: str, unit: str, *, limit: float, remark: str = "") -> None:
+        """A row whose program did not come to its end: told, and no reason to leave out the other rows."""
+        self.rows.append(Row(what, unit, None, None, None, f"≤ {limit:g} {unit}", False, 1, remark))
+
     def _clock(self, figure: str, unit: str) -> tuple[str, str]:
         """The figure to judge by: seconds of CPU in place of seconds, where the machine is not ours alone."""
         timed = figure.endswith("seconds") and not figure.startswith("cpu_")
@@ -239,15 +243,15 @@ def run(program: Program, cores: Sequence[int], threads: int) -> Measured:
             pinned = ["taskset", "-c", ",".join(map(str, cores)), *map(str, command)]
             with log.open("wb") as stream:
                 began = time.perf_counter()
-                process = subprocess.Popen(pinned, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+                process = subprocess.Popen(
+                    pinned, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+                )
                 with UsageMeter(process.pid) as meter:
                     try:
                         _, status, used = os.wait4(process.pid, 0)
-                    except BaseException:
-                        for each in ProcessTree(process.pid).processes():
-                            with suppress(ProcessLookupError):
-                                os.kill(each, signal.SIGKILL)
-                        raise
+                    finally:  # whether it ended or this program is ended: nothing of it stays
+                        with suppress(ProcessLookupError):
+                            os.killpg(process.pid, signal.SIGKILL)
                     seconds = time.perf_counter() - began
                 process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:

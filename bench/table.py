@@ -80,7 +80,7 @@ def cells(row: Entry) -> tuple[str, ...]:
     remark = ", ".join(filter(None, (row["remark"], _repeated(row["repetitions"]))))
     return (
         f"{row['what']} ({remark})",
-        f"{_rounded(row['segplug'])} {row['unit']}",
+        "failed" if row["segplug"] is None else f"{_rounded(row['segplug'])} {row['unit']}",
         "" if row["nnunetv2"] is None else f"{_rounded(row['nnunetv2'])} {row['unit']}",
         "" if row["ratio"] is None else f"{_rounded(row['ratio'])}x",
         row["aim"],

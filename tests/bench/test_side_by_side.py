@@ -81,6 +81,21 @@ def test_a_program_that_fails_is_told_with_its_last_words(side_by_side: ModuleTy
         side_by_side.run(program(side_by_side, "import sys; print('last words'); sys.exit(3)"), [0], 1)
 
 
+def test_what_a_program_leaves_behind_is_ended(side_by_side: ModuleType, tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    child = "import time; time.sleep(60)"
+    code = "import os, subprocess, sys\n"
+    code += f"child = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+    code += f"open({str(told)!r}, 'w').write(str(child.pid)); os._exit(0)"
+    side_by_side.run(program(side_by_side, code), sorted(os.sched_getaffinity(0)), 1)
+    stat = Path("/proc") / told.read_text() / "stat"
+    for _ in range(100):
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError("the child lives on")
+
+
 def test_rows_and_what_is_written(side_by_side: ModuleType, make: Callable[..., Any], tmp_path: Path) -> None:
     benchmark = make()
     mine = program(side_by_side, figures(inner_seconds=2.0, cpu_inner_seconds=1.0))
@@ -90,12 +105,14 @@ def test_rows_and_what_is_written(side_by_side: ModuleType, make: Callable[..., 
     benchmark.compare("missed", runs, "inner_seconds", "s", at_least=5.1, remark="size")
     benchmark.below("limit", runs["segplug"], "inner_seconds", "s", limit=2)
     benchmark.below("a number", 0.3, "", "", limit=0.2)
+    benchmark.failed("no end", "MB", limit=4000)
     assert benchmark.finish() == 1
     entry = json.loads((tmp_path / "example.json").read_text())
     assert entry.keys() == {"name", "figures", "machine", "versions", "time"}
     assert entry["versions"]["nnunetv2"] == "2.8.1"
     rows = entry["figures"]["rows"]
-    assert [row["reached"] for row in rows] == [True, False, True, False]
+    assert [row["reached"] for row in rows] == [True, False, True, False, False]
+    assert (rows[4]["segplug"], rows[4]["aim"]) == (None, "≤ 4000 MB")
     assert rows[0] == {
         "what": "reached",
         "unit": "s",
