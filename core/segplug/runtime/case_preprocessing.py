@@ -81,13 +81,13 @@ def preprocess_case(case: Case, work: CaseWork) -> dict[str, str]:
     _check_values(case, labels, work.description.labels)
     cropped = work.targets[0].steps.crop(image, labels)  # the plan's axis order is that of all targets
     del image, labels
-    for target in work.targets:
-        if target.identifier in stale:
-            data, resampled, properties = target.steps.finish(cropped)
-            assert resampled is not None
-            locations = class_locations(resampled, work.description.labels)
-            result = PreprocessedCase(data, resampled, properties, locations)
-            target.store.write(case.name, result, manifests[target.identifier])
+    wanted = [target for target in work.targets if target.identifier in stale]
+    for target in wanted:
+        data, resampled, properties = target.steps.finish(cropped, consumed=target is wanted[-1])
+        assert resampled is not None
+        locations = class_locations(resampled, work.description.labels)
+        result = PreprocessedCase(data, resampled, properties, locations)
+        target.store.write(case.name, result, manifests[target.identifier])
     return stale
 
 

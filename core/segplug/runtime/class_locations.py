@@ -64,10 +64,10 @@ def class_locations(target: NDArray[np.int16], labels: LabelSet) -> dict[ClassKe
 
 
 def _blocks(array: NDArray[np.int16]) -> Iterator[NDArray[np.int16]]:
-    """The array as flat pieces of whole planes, each small enough for the cache, or one plane."""
-    step = max(1, _BLOCK // max(1, array[0].size))
-    for start in range(0, len(array), step):
-        yield array[start : start + step].reshape(-1)
+    """The array in its order, as flat pieces small enough for the cache."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        yield flat[start : start + _BLOCK]
 
 
 def _values(key: ClassKey) -> tuple[int, ...]:
