@@ -70,7 +70,7 @@ def _contract(kind: Kind | None) -> list[str]:
 
 
 def _example(name: str) -> list[str]:
-    file = HERE / "examples" / "hooks" / f"example_{name.removeprefix('segplug_')}.py"
+    file = HERE.parent / "core" / "segplug" / "testing" / "examples" / f"example_{name.removeprefix('segplug_')}.py"
     code = file.read_text(encoding="utf-8").rstrip()
     return [f'```python title="{file.relative_to(HERE.parent)}"\n{code}\n```']
 

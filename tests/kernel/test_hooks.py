@@ -39,7 +39,7 @@ from segplug.protocols import (
     recognises,
 )
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples" / "hooks"
+EXAMPLES = Path(__file__).resolve().parents[2] / "core" / "segplug" / "testing" / "examples"
 LABELS = LabelSet({"background": 0, "liver": 1, "tumour": 2})
 CUBE = Geometry((1.0, 1.0, 1.0))
 

@@ -71,7 +71,7 @@ def test_hook_has_a_test(name: str) -> None:
 
 @pytest.mark.parametrize("name", hook_names())
 def test_hook_has_an_example_in_the_reference(name: str) -> None:
-    example = DOCS / "examples" / "hooks" / f"example_{name.removeprefix('segplug_')}.py"
+    example = ROOT / "core" / "segplug" / "testing" / "examples" / f"example_{name.removeprefix('segplug_')}.py"
     code = example.read_text(encoding="utf-8")
     assert f"@hookimpl\ndef {name}(" in code
     assert code.rstrip() in (DOCS / "hooks.md").read_text(encoding="utf-8")

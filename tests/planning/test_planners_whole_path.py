@@ -16,7 +16,7 @@ from segplug.stages import fingerprint as fingerprint_module
 from segplug.stages.run import Planning, RunResult, Training, run
 from segplug.testing import KINDS
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples" / "hooks"
+EXAMPLES = Path(__file__).resolve().parents[2] / "core" / "segplug" / "testing" / "examples"
 NAME = "Dataset601_Phantom"
 SHORT = Training(
     trainer="nnUNetTrainer_1epoch",

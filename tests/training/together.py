@@ -21,7 +21,7 @@ from segplug.runtime.workspace import Workspace
 from segplug.stages.train import train
 
 NAME, PLANS, CONFIGURATION = "Dataset601_Phantom", "tinyPlans", "3d_fullres"
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "hooks"
+EXAMPLES = Path(__file__).parents[2] / "core" / "segplug" / "testing" / "examples"
 SETTINGS = (
     "trainer.optimizer=sgd",
     "trainer.schedule=constant",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -79,6 +80,43 @@ def show_(
     if not rows:
         raise UsageError(f"no plugin or component is called {name!r}; `segplug plugins list` shows what there is")
     show(["what", "value"], rows, output)
+
+
+@app.command("check")
+def check_(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Plugin or component; all of others' if left out.")
+    ] = None,
+    kind: KindOption = None,
+    output: FormatOption = Format.TABLE,
+) -> None:
+    """Try whether installed components do what their kind has to do, and explain what does not.
+
+    Shapes, types, gradients, repeatability, round trips, error messages: the conformance suites that
+    segplug.testing offers to plugins' own tests. Components that need options are checked with their defaults.
+    Exits with 1 if a check fails.
+    """
+    from segplug.cli.plugin_checks import check_plugins
+
+    if check_plugins(_kernel(ctx), name, kind, output):
+        raise typer.Exit(1)
+
+
+@app.command("new")
+def new_(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the distribution: segplug-focal, or focal.")],
+    kind: Annotated[str, typer.Option("--kind", help=f"Of its component: {', '.join(KINDS)} (or singular), command.")],
+    folder: Annotated[Path, typer.Option("--folder", "-o", help="Where to put it; a folder of its name.")] = Path(),
+) -> None:
+    """Write a plugin to begin with: a distribution with one component, its tests and a README.
+
+    It can be installed as it is, and its tests pass.
+    """
+    from segplug.cli.plugin_template import write_plugin
+
+    for line in write_plugin(name, kind, folder):
+        typer.echo(line)
 
 
 def _kernel(ctx: typer.Context) -> Kernel:

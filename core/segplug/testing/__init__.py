@@ -1,5 +1,7 @@
-"""For the tests of plugin authors: phantom data sets that a small network can learn."""
+"""For the tests of plugin authors: phantom data that a small network can learn, and what each kind has to do."""
 
+from segplug.testing.conformance import BoundCheck as BoundCheck
+from segplug.testing.conformance import conformance as conformance
 from segplug.testing.phantom_kinds import KINDS as KINDS
 from segplug.testing.phantom_kinds import Kind as Kind
 from segplug.testing.phantoms import Phantom as Phantom

@@ -14,9 +14,11 @@ from segplug_builtin.planners import plan_default
 
 
 def plan_isotropic(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan:
-    """Resample all images to the median of their finest spacings along every axis, and plan for those."""
+    """Resample volumes to the median of their finest spacings along every axis, and plan for those."""
     finest = float(np.median(np.min(fingerprint.spacings, axis=1)))
-    wanted = replace(budget, spacing=(finest,) * 3, plans_name=budget.plans_name or "isotropicPlans")
+    flat = all(shape[0] == 1 for shape in fingerprint.shapes_after_crop)  # pictures stay as they are
+    spacing = budget.spacing if flat else (finest,) * 3
+    wanted = replace(budget, spacing=spacing, plans_name=budget.plans_name or "isotropicPlans")
     return replace(plan_default(fingerprint, dataset, wanted), planner="isotropic")
 
 

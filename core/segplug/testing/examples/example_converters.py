@@ -20,6 +20,8 @@ def has_scans_and_masks(source: Path) -> str:
 def from_scans(source: Path, *, channel: str = "MRI", ending: str = ".nii.gz") -> Conversion:
     """Take `source/scans/NAME` and `source/masks/NAME` as image and label map of a case."""
     images = sorted((source / "scans").glob(f"*{ending}"))
+    if not images:
+        raise DataError(f"{source}: expected images scans/*{ending} and masks of the same names, found none")
     files = []
     for image in images:
         mask, case = source / "masks" / image.name, image.name.removesuffix(ending)

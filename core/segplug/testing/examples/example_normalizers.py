@@ -20,7 +20,7 @@ def robust(
     percent: float = 1.0,
 ) -> NDArray[np.float32]:
     """Bring the range between two percentiles to 0..1. `percent` is an option that a plan may set."""
-    inside = channel if mask is None else channel[mask]
+    inside = channel if mask is None or not mask.any() else channel[mask]
     low, high = np.percentile(inside, (percent, 100 - percent))
     scaled: NDArray[np.float32] = ((channel - low) / max(high - low, 1e-8)).astype(np.float32)
     return scaled
