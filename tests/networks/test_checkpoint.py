@@ -279,3 +279,11 @@ def test_killed_while_writing(tmp_path: Path) -> None:
         assert (read.weights["weight"] == read.epochs_done).all()
     write_checkpoint(path, content(nn.Linear(1, 1)))
     assert [p.name for p in tmp_path.iterdir()] == [path.name]  # what the kills left is gone
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02garbage" * 50, b"PK\x03\x04" + bytes(300)])
+def test_advice_of_torch_to_load_unsafely_is_never_passed_on(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "damaged.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged\.pth: damaged or no checkpoint") as raised:
+        read_checkpoint(tmp_path / "damaged.pth")
+    assert "weights_only" not in str(raised.value)

@@ -193,8 +193,10 @@ def _load(path: Path, mapped: bool) -> Any:
                 "weights as plain tensors"
             ) from None
         first = str(error).strip().split("\n", 1)[0]
+        # torch advises to read such a file without its guard, which nobody should do
+        told = "it cannot be unpickled" if "weights_only" in first else f"{type(error).__name__}: {first}"
         raise CheckpointError(
-            f"{path}: damaged or no checkpoint: {type(error).__name__}: {first}. Use another checkpoint of this fold, "
+            f"{path}: damaged or no checkpoint: {told}. Use another checkpoint of this fold, "
             "or copy the file again"
         ) from None
 
