@@ -17,6 +17,8 @@ from typer.main import get_command
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 FOCAL = DOCS / "examples" / "segplug-focal"
+FILES = ("docs/examples/", "core/segplug/testing/examples/")
+"""Where the files are whose text stands on the pages."""
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
@@ -32,7 +34,7 @@ def blocks() -> Iterator[tuple[str, str, str, str]]:
 
 
 def test_blocks_that_name_a_file_are_that_file() -> None:
-    named = [(page, title, text) for page, _, title, text in blocks() if title.startswith("docs/examples/")]
+    named = [(page, title, text) for page, _, title, text in blocks() if title.startswith(FILES)]
     assert len(named) > 20
     for page, title, text in named:
         assert text.rstrip() == (ROOT / title).read_text(encoding="utf-8").rstrip(), f"{page}: {title}"
@@ -42,7 +44,7 @@ def test_python_and_toml_blocks_are_valid() -> None:
     for page, language, title, text in blocks():
         if language == "toml":
             tomllib.loads(text)
-        elif language == "python" and not title.startswith("docs/examples/") and page != "hooks.md":
+        elif language == "python" and not title.startswith(FILES) and page != "hooks.md":
             compile(text, page, "exec")
 
 

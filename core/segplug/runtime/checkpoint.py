@@ -196,8 +196,7 @@ def _load(path: Path, mapped: bool) -> Any:
         # torch advises to read such a file without its guard, which nobody should do
         told = "it cannot be unpickled" if "weights_only" in first else f"{type(error).__name__}: {first}"
         raise CheckpointError(
-            f"{path}: damaged or no checkpoint: {told}. Use another checkpoint of this fold, "
-            "or copy the file again"
+            f"{path}: damaged or no checkpoint: {told}. Use another checkpoint of this fold, or copy the file again"
         ) from None
 
 
