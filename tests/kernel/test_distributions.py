@@ -247,7 +247,7 @@ def test_listener_hears_and_fails_without_stopping_the_run(everything: Any, tmp_
 START = """
 from types import SimpleNamespace
 from segplug.cli.shell import open_project
-with open_project(SimpleNamespace(obj=None)):
+with open_project(SimpleNamespace(obj=None, command_path="segplug verify")):
     pass
 """
 
