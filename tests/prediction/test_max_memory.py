@@ -181,13 +181,13 @@ def predicted(source: Path, out: Path, model: Path, *options: str) -> tuple[NDAr
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_the_process_tree_stays_below(make_model: Make, make_image: Make, tmp_path: Path) -> None:
-    """Forty classes of 64 x 160 x 160 are 0.26 GB of sums, for which 0.6 GB have no room."""
+    """Forty classes of 64 x 200 x 200 are 0.41 GB of sums, for which 0.68 GB have no room."""
     labels = (("background", 0), *((f"l{i}", i) for i in range(1, 40)))
     model = make_model(patch_size=(64, 32, 32), features=2, labels=labels)
-    make_image(tmp_path / "in" / "case_0000.nii.gz", (160, 160, 160))
+    make_image(tmp_path / "in" / "case_0000.nii.gz", (200, 200, 200))
     unlimited, most = predicted(tmp_path / "in", tmp_path / "unlimited", model)
-    limited, peak = predicted(tmp_path / "in", tmp_path / "limited", model, "--max-memory", "0.65")
-    assert peak < 0.65 < most
+    limited, peak = predicted(tmp_path / "in", tmp_path / "limited", model, "--max-memory", "0.68")
+    assert peak < 0.68 < most
     assert np.array_equal(limited, unlimited)
 
 
