@@ -6,6 +6,7 @@ after `--` is passed on.
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from pathlib import Path
 
@@ -25,18 +26,7 @@ PEER = ("nnunetv2==2.8.1", "torch==2.13.0")
 BENCH_PARTS = ("report", "hippocampus", "side_by_side", "table", "models", "training_data")
 """Files of bench/ that benchmarks share."""
 
-BENCH_TABLE = (
-    "startup",
-    "preprocessing",
-    "resampling",
-    "export",
-    "loading",
-    "training_step",
-    "prediction",
-    "large_images",
-    "evaluation",
-    "epoch_overhead",
-)
+BENCH_TABLE = runpy.run_path(str(ROOT / "bench" / "table.py"))["FAMILIES"]
 """Benchmarks of the table of docs/benchmarks.md: what runs unless others are named."""
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from segplug.kernel import Kernel
 from segplug.model import Plan
-from segplug.runtime.files import read_json, write_json
-from segplug.runtime.plan_codec import decode_plan, encode_plan
+from segplug.runtime.dataset_json import parse_description
+from segplug.runtime.files import read_json
+from segplug.runtime.plan_codec import decode_plan
 
 LABELS = {"background": 0, "Anterior": 1, "Posterior": 2}
 
@@ -48,37 +49,23 @@ def write_model(
         labels: of dataset.json.
         mirror: let predictions be averaged over mirrored images, along every axis.
     """
-    import torch
-
-    from segplug.runtime.checkpoint import checkpoint_content
-    from segplug.runtime.checkpoint_writer import write_checkpoint
-    from segplug.runtime.network import build_network
+    from segplug.runtime.untrained_model import write_untrained_model
 
     labels = dict(labels or LABELS)
     configuration = plan.configurations[folder.name.rpartition("__")[2]]
-    channels = len(configuration.normalization)
-    raw = {"channel_names": {str(i): "MRI" for i in range(channels)}, "labels": labels, "numTraining": 1}
-    raw["file_ending"] = ".nii.gz" if len(configuration.patch_size) == 3 else ".png"
-    write_json(folder / "plans.json", encode_plan(plan))
-    write_json(folder / "dataset.json", raw)
-    for fold in folds:
-        torch.manual_seed(fold)
-        network = build_network(
-            Kernel(discover=False).registry, configuration, channels, len(labels), deep_supervision=True
-        )
-        content = checkpoint_content(
-            network,
-            plans=encode_plan(plan),
-            configuration=configuration.name,
-            fold=fold,
-            dataset_json=raw,
-            trainer="nnUNetTrainer",
-            mirror_axes=tuple(range(len(configuration.patch_size))) if mirror else (),
-            state={"optimizer_state": None, "current_epoch": 1, "logging": {}, "_best_ema": None},
-            extension={},
-        )
-        write_checkpoint(folder / f"fold_{fold}" / "checkpoint_final.pth", content)
-    return folder
+    dimensions = len(configuration.patch_size)
+    raw = {
+        "channel_names": {str(i): "MRI" for i in range(len(configuration.normalization))},
+        "labels": labels,
+        "numTraining": 1,
+        "file_ending": ".nii.gz" if dimensions == 3 else ".png",
+    }
+    dataset = parse_description(raw, plan.dataset_name, folder / "dataset.json")
+    mirror_axes = range(dimensions) if mirror else ()
+    registry = Kernel(discover=False).registry
+    return write_untrained_model(
+        folder, plan, configuration.name, dataset, registry, folds=folds, mirror_axes=mirror_axes
+    )
 
 
 def with_spacing(plan: Plan, configuration: str, spacing: Sequence[float]) -> Plan:

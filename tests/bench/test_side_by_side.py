@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -178,30 +179,8 @@ benchmark.alternate("x", {{"segplug": bench.Program([[sys.executable, "-c", slee
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-ALL_OF_THE_TABLE = [
-    "startup",
-    "preprocessing",
-    "resampling",
-    "export",
-    "loading",
-    "training_step",
-    "prediction",
-    "large_images",
-    "evaluation",
-    "epoch_overhead",
-]
-
-
-def test_the_table_and_its_benchmarks(table: ModuleType) -> None:
-    assert list(table.FAMILIES) == ALL_OF_THE_TABLE
-    noxfile = (BENCH.parent / "noxfile.py").read_text(encoding="utf-8")
-    part = noxfile.partition("BENCH_TABLE = (")[2].partition(")")[0]
-    assert [line.strip(' ",') for line in part.split("\n") if line.strip()] == ALL_OF_THE_TABLE
-    assert all((BENCH / f"{name}.py").is_file() for name in ALL_OF_THE_TABLE)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALL_OF_THE_TABLE)
+@pytest.mark.parametrize("name", runpy.run_path(str(BENCH / "table.py"))["FAMILIES"])
 def test_benchmark_in_a_tiny_size(name: str, shared: Path, tmp_path: Path) -> None:
     """segplug's side of each, as a program; that the other side runs is for `nox -s bench -- --quick`."""
     code = f"""

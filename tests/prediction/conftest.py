@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 
 from segplug.kernel import Kernel
 from segplug.model import ChannelStatistics, ComponentRef, Configuration, Plan
-from segplug.runtime.checkpoint import checkpoint_content
-from segplug.runtime.checkpoint_writer import write_checkpoint
 from segplug.runtime.dataset_json import parse_description
-from segplug.runtime.files import write_json
-from segplug.runtime.network import build_network, count_input_channels
-from segplug.runtime.plan_codec import encode_plan
 from segplug.runtime.project import Project
+from segplug.runtime.untrained_model import write_untrained_model
 from segplug.runtime.workspace import Workspace
 from segplug_builtin.planners.rules import Resampling
 
@@ -115,30 +110,16 @@ class ModelRecipe:
 
 def write_model(folder: Path, recipe: ModelRecipe, kernel: Kernel) -> Path:
     """Write a model folder; the weights are a function of the fold."""
-    plan, raw = recipe.plan(), recipe.dataset_json
-    dataset = parse_description(raw, plan.dataset_name, folder / "dataset.json")
-    configuration = plan.configurations[recipe.configuration_name]
-    write_json(folder / "plans.json", encode_plan(plan))
-    write_json(folder / "dataset.json", raw)
-    for number, fold in enumerate(recipe.folds):
-        torch.manual_seed(number)
-        channels = count_input_channels(configuration, dataset.num_channels, dataset.labels)
-        network = build_network(
-            kernel.registry, configuration, channels, dataset.labels.output_channels, deep_supervision=True
-        )
-        content = checkpoint_content(
-            network,
-            plans=encode_plan(plan),
-            configuration=configuration.name,
-            fold=fold,
-            dataset_json=raw,
-            trainer="nnUNetTrainer",
-            mirror_axes=recipe.mirror_axes,
-            state={"optimizer_state": None, "current_epoch": 1, "logging": {}, "_best_ema": None},
-            extension={},
-        )
-        write_checkpoint(folder / f"fold_{fold}" / "checkpoint_final.pth", content)
-    return folder
+    plan = recipe.plan()
+    return write_untrained_model(
+        folder,
+        plan,
+        recipe.configuration_name,
+        parse_description(recipe.dataset_json, plan.dataset_name, folder / "dataset.json"),
+        kernel.registry,
+        folds=recipe.folds,
+        mirror_axes=recipe.mirror_axes,
+    )
 
 
 def write_image(path: Path, shape: Sequence[int], seed: int = 0, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> Path:

@@ -13,18 +13,13 @@ from typing import TYPE_CHECKING, Any
 from segplug.errors import UsageError
 from segplug.model import Case, DatasetDescription, Plan
 from segplug.protocols import PredictionSettings
-from segplug.runtime.checkpoint import checkpoint_content
-from segplug.runtime.checkpoint_writer import write_checkpoint
 from segplug.runtime.device import resolve_device
-from segplug.runtime.files import write_json
-from segplug.runtime.network import build_network, count_input_channels
-from segplug.runtime.plan_codec import encode_plan
 from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.process_tree import UsageMeter
 from segplug.runtime.project import Project
-from segplug.runtime.randomness import torch_seed
 from segplug.runtime.raw_dataset import load_dataset
 from segplug.runtime.trained_model import TrainedModel
+from segplug.runtime.untrained_model import write_untrained_model
 from segplug.stages.bench import SECONDS, BenchResult
 from segplug.stages.predict import predict_folder
 
@@ -152,35 +147,16 @@ def _random_model(
     project: Project, folder: Path, plan: Plan, configuration: str, dataset: DatasetDescription, folds: int
 ) -> Path:
     """A model folder with random weights, which differ by fold."""
-    import torch
-
     chosen = find_configuration(plan, configuration)
     if chosen.previous_stage is not None:
         raise UsageError(
             f"configuration {configuration} takes the predictions of {chosen.previous_stage}: name a trained model"
         )
+    mirror_axes = tuple(range(len(chosen.patch_size)))
     model = folder / f"nnUNetTrainer__{plan.plans_name}__{configuration}"
-    write_json(model / "plans.json", encode_plan(plan))
-    write_json(model / "dataset.json", dataset.raw)
-    channels = count_input_channels(chosen, dataset.num_channels, dataset.labels)
-    for fold in range(folds):
-        torch.manual_seed(torch_seed(0, "network", fold))
-        network = build_network(
-            project.kernel.registry, chosen, channels, dataset.labels.output_channels, deep_supervision=True
-        )
-        content = checkpoint_content(
-            network,
-            plans=encode_plan(plan),
-            configuration=configuration,
-            fold=fold,
-            dataset_json=dataset.raw,
-            trainer="nnUNetTrainer",
-            mirror_axes=tuple(range(len(chosen.patch_size))),
-            state={"optimizer_state": None, "current_epoch": 0, "logging": {}, "_best_ema": None},
-            extension={},
-        )
-        write_checkpoint(model / f"fold_{fold}" / "checkpoint_final.pth", content)
-    return model
+    return write_untrained_model(
+        model, plan, configuration, dataset, project.kernel.registry, folds=range(folds), mirror_axes=mirror_axes
+    )
 
 
 def _link(cases: Sequence[Case], folder: Path, ending: str) -> Path:
