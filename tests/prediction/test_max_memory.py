@@ -52,13 +52,14 @@ def slid(data: torch.Tensor, window: Window, sums_in: Callable[[Sequence[int], t
     ),
     step=st.sampled_from([0.3, 0.5, 1.0]),
     rows=st.integers(1, 9),
+    classes=st.integers(1, 4),
 )
 def test_sums_on_disk_are_those_in_memory(
-    shape: tuple[int, ...], patch: tuple[int, ...], step: float, rows: int
+    shape: tuple[int, ...], patch: tuple[int, ...], step: float, rows: int, classes: int
 ) -> None:
     data = torch.from_numpy(np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32))
     window = Window.plan(shape, patch, step)
-    on_disk = partial(prediction_memory._sums_on_disk, folder=None, rows=rows)
+    on_disk = partial(prediction_memory._sums_on_disk, folder=None, rows=rows, classes=classes)
     assert torch.equal(slid(data, window, on_disk), slid(data, window, sums_in_memory))
 
 

@@ -31,7 +31,7 @@ SLACK = 1 << 26
 """Bytes that stay free: estimates leave out small things, and allocators round up."""
 
 BYTES_HANDED_ON = 1 << 25
-"""Of finished rows, where sums are on disk: few enough to be read into memory together."""
+"""Of finished rows, or of one tile's classes, where sums are on disk: few enough to be in memory together."""
 
 _UNKNOWN = 512 << 20
 """What a patch is taken to need where the system does not tell: nnU-Net's default network at 64^3 in fp32 or so."""
@@ -50,6 +50,7 @@ class PredictionMemory:
         self.sums: Callable[[Sequence[int], torch.device], Sums] = sums_in_memory
         self._scratch = scratch
         self._patch = _UNKNOWN
+        self._measuring = False
 
     def measure(self, work: Callable[[], object]) -> None:
         """Measure what predicting an image of one patch takes; without a limit nothing is done.
@@ -60,11 +61,12 @@ class PredictionMemory:
         if not self.limit:
             return
         self.limit.require_start(0, "the program with this model")
-        self._patch = 0  # nothing is to be refused yet
+        self._patch, self._measuring = 0, True  # nothing is to be refused yet, and sums count by themselves
         try:
             taken = memory_taken_by(work)
         except DataError:  # the network's output is not finite: every image will say so
             taken = None
+        self._measuring = False
         self._patch = _UNKNOWN if taken is None else taken
         self.limit.require_start(self._patch + SLACK, "the program with this model and an image of one patch")
 
@@ -131,16 +133,18 @@ class PredictionMemory:
         if probabilities:  # those of the rows at hand, and what is computed from them
             grown = prod(placement.region_shape) / prod(window.shape)
             needed += int(2 * classes * rows * plane * FLOAT * grown)
-        if needed + in_memory <= self.limit.left():
+        if needed + in_memory <= self.limit.left() and not self._measuring:
             self.sums = partial(_sums_by_rows, rows=rows)
             return
         first, second, third = (window.patch[a] for a in window.order)
         # a page holds many neighbours of a tile along the last axis
-        tile = classes * first * second * max(third, min(window.padded_shape[window.order[2]], 1024)) * FLOAT
+        tile = first * second * max(third, min(window.padded_shape[window.order[2]], 1024)) * FLOAT
+        together = min(classes, max(1, BYTES_HANDED_ON // tile))
         handed_on = classes * rows * plane * FLOAT
         one_class = in_memory // classes
-        self.limit.require(needed + max(tile, handed_on, one_class), f"predicting {tuple(window.shape)} voxels")
-        self.sums = partial(_sums_on_disk, folder=self._scratch, rows=rows)
+        at_once = max(together * tile, handed_on, one_class)
+        self.limit.require(needed + at_once, f"predicting {tuple(window.shape)} voxels")
+        self.sums = partial(_sums_on_disk, folder=self._scratch, rows=rows, classes=together)
 
 
 def _sums_by_rows(shape: Sequence[int], device: torch.device, *, rows: int) -> Sums:
@@ -148,6 +152,6 @@ def _sums_by_rows(shape: Sequence[int], device: torch.device, *, rows: int) -> S
     return replace(sums_in_memory(shape, device), rows=rows)
 
 
-def _sums_on_disk(shape: Sequence[int], device: torch.device, *, folder: Path | None, rows: int) -> Sums:
+def _sums_on_disk(shape: Sequence[int], device: torch.device, *, folder: Path | None, rows: int, classes: int) -> Sums:
     values = scratch_array(shape, folder, "the sums of overlapping tiles", "--max-memory")
-    return Sums(torch.from_numpy(values), rows, partial(forget_pages, values))
+    return Sums(torch.from_numpy(values), rows, classes, partial(forget_pages, values))

@@ -122,17 +122,19 @@ class Sums:
     Args:
         values: zeros, float32.
         rows: finished ones along the window's axis that are handed on together.
+        classes: that are worked on together.
         settle: called when a part of the values has been worked on and is not needed for a while.
     """
 
     values: Tensor
     rows: int
+    classes: int
     settle: Callable[[], None]
 
 
 def sums_in_memory(shape: Sequence[int], device: torch.device) -> Sums:
     """On the device, finished rows all together."""
-    return Sums(torch.zeros(tuple(shape), device=device), shape[1], lambda: None)
+    return Sums(torch.zeros(tuple(shape), device=device), shape[1], shape[0], lambda: None)
 
 
 def sums_shape(window: Window, classes: int) -> tuple[int, int, int, int]:
@@ -198,8 +200,10 @@ def slide(
             for (i, j, k), corner, tile in zip(batch, corners, logits, strict=True):
                 weight = (weights[0][k] / network.count)[:, None, None] * (weights[1][i][:, None] * weights[2][j])
                 place = _box((corner[0] - base, *corner[1:]), [patch[a] for a in order])
-                sums[place].addcmul_(tile.to(sums.device), weight)
-                kept.settle()
+                for one in range(0, classes, kept.classes):
+                    some = slice(one, one + kept.classes)
+                    sums[some][place].addcmul_(tile[some].to(sums.device), weight)
+                    kept.settle()
         done = (rolling[group[-1]] + thickness if following is None else rolling[following[0]]) - base
         for first in range(0, done, kept.rows):
             slab = _unpadded(sums[:, first : min(first + kept.rows, done)], base + first, window)
@@ -239,15 +243,28 @@ class _Averaged:
         """(batch, channels, *patch) to (batch, classes, *patch), float32: a sum of `count` outputs."""
         x = inputs.permute(self._back)
         x = (x.squeeze(2) if self._flat else x).contiguous()
+        if self.count == 1:
+            total = self._checked(self._forward[0](x), x).float()
+        else:
+            total = self._sum(x)
+        return (total.unsqueeze(2) if self._flat else total).permute(self._order)
+
+    def _sum(self, x: Tensor) -> Tensor:
         total = torch.zeros((len(x), self._classes, *x.shape[2:]), device=x.device)
+        # flipping copies: on a CPU one class at a time stays in its cache, a GPU is asked as seldom as possible
+        together = self._classes if x.is_cuda else 1
         for first in range(0, len(self._mirrorings), self._versions):
             versions = self._mirrorings[first : first + self._versions]
             batch = torch.cat([x.flip(axes) if axes else x for axes in versions]) if versions != [()] else x
             for forward in self._forward:
                 outputs = torch.split(self._checked(forward(batch), batch), len(x))
                 for axes, logits in zip(versions, outputs, strict=True):
-                    total += logits.flip(axes) if axes else logits
-        return (total.unsqueeze(2) if self._flat else total).permute(self._order)
+                    if not axes:
+                        total += logits
+                        continue
+                    for mine, part in zip(total.split(together, 1), logits.split(together, 1), strict=True):
+                        mine += part.flip(axes)
+        return total
 
     def _checked(self, logits: Tensor, x: Tensor) -> Tensor:
         expected = (x.shape[0], self._classes, *x.shape[2:])
