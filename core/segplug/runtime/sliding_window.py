@@ -243,10 +243,7 @@ class _Averaged:
         """(batch, channels, *patch) to (batch, classes, *patch), float32: a sum of `count` outputs."""
         x = inputs.permute(self._back)
         x = (x.squeeze(2) if self._flat else x).contiguous()
-        if self.count == 1:
-            total = self._checked(self._forward[0](x), x).float()
-        else:
-            total = self._sum(x)
+        total = self._checked(self._forward[0](x), x).float() if self.count == 1 else self._sum(x)
         return (total.unsqueeze(2) if self._flat else total).permute(self._order)
 
     def _sum(self, x: Tensor) -> Tensor:
@@ -263,7 +260,7 @@ class _Averaged:
                         total += logits
                         continue
                     for mine, part in zip(total.split(together, 1), logits.split(together, 1), strict=True):
-                        mine += part.flip(axes)
+                        mine.add_(part.flip(axes))
         return total
 
     def _checked(self, logits: Tensor, x: Tensor) -> Tensor:
