@@ -6,6 +6,7 @@ after `--` is passed on.
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
 from pathlib import Path
@@ -70,15 +71,21 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def wheel(session: nox.Session) -> None:
     """Build the wheel, install it in a clean environment and use it from another folder."""
-    folder = Path(session.create_tmp()).resolve()
-    shutil.rmtree(folder / "wheels", ignore_errors=True)
-    session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder / "wheels"), ".")
-    session.run("pip", "uninstall", "--quiet", "--yes", "segplug")
-    session.install(*PINNED, *map(str, (folder / "wheels").glob("segplug-*.whl")))
-    with session.chdir(folder):
+    _install_wheel(session)
+    with session.chdir(session.create_tmp()):
         session.run("segplug", "--version")
         session.run("segplug", "--help", silent=True)
         session.run("segplug", "plugins", "list")
+
+
+def _install_wheel(session: nox.Session, *extras: str) -> None:
+    """An ordinary segplug, as from a package index."""
+    folder = Path(session.create_tmp()).resolve() / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), ".")
+    session.run("pip", "uninstall", "--quiet", "--yes", "segplug")
+    built = next(folder.glob("segplug-*.whl"))
+    session.install(*PINNED, f"{built}[{','.join(extras)}]" if extras else str(built))
 
 
 @nox.session
@@ -127,11 +134,31 @@ def _install_peer(session: nox.Session) -> str:
 
 @nox.session
 def contrib(session: nox.Session) -> None:
-    """Install each plugin distribution of contrib/ beside an ordinary segplug, and run its tests."""
-    packages = sorted(path.parent for path in ROOT.glob("contrib/*/pyproject.toml"))
-    if not packages:
-        session.skip("contrib/ holds no distribution yet")
-    session.install(*PINNED, ".[test]")
-    for package in packages:
-        session.install(*PINNED, str(package))
-        session.run("pytest", str(package), *session.posargs)
+    """Test the plugin distributions of contrib/, or those named: nox -s contrib -- segplug-zarr. Then all together.
+
+    Each is installed beside an ordinary segplug, and alone: no plugin leans on another.
+    """
+    packages = {path.parent.name: path.parent for path in sorted(ROOT.glob("contrib/*/pyproject.toml"))}
+    wanted = session.posargs or list(packages)
+    unknown = [name for name in wanted if name not in packages]
+    if unknown:
+        session.error(f"no distribution {', '.join(unknown)}; there are: {', '.join(packages)}")
+    _install_wheel(session, "test")
+    session.run("pip", "uninstall", "--quiet", "--yes", *packages)
+    pinned = (*PINNED, "-c", str(ROOT / "contrib" / "constraints.txt"))
+    variables = {"SEGPLUG_SHARED": os.environ.get("SEGPLUG_SHARED", str(ROOT.parent / "shared"))}
+    failed = []
+    for name in wanted:  # all of them, though one fails
+        session.install(*pinned, f"{packages[name]}[test]")
+        with session.chdir(packages[name]):
+            try:
+                session.run("pytest", env=variables)
+            except CommandFailed:
+                failed.append(name)
+        session.run("pip", "uninstall", "--quiet", "--yes", name)
+    session.install("--no-deps", *(str(packages[name]) for name in wanted))
+    with session.chdir(session.create_tmp()):
+        session.run("segplug", "plugins", "list")
+        session.run("segplug", "plugins", "check")
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")

@@ -259,7 +259,9 @@ class _Averaged:
                     if not axes:
                         total += logits
                         continue
-                    for mine, part in zip(total.split(together, 1), logits.split(together, 1), strict=True):
+                    for mine, part in zip(
+                        torch.split(total, together, 1), torch.split(logits, together, 1), strict=True
+                    ):
                         mine.add_(part.flip(axes))
         return total
 
