@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from segplug import Component, hookimpl
-from segplug.errors import PluginError
+from segplug.errors import DataError, PluginError
 from segplug.kernel import KINDS, Kernel
 from segplug.model import Geometry, Image, Labels, LabelSet, Split
 from segplug.testing import BoundCheck, conformance
@@ -212,6 +212,14 @@ def anything(source: Path) -> Any:
     return None
 
 
+class Uphill:
+    """A loss whose gradient leads away from the truth where that is background."""
+
+    def __call__(self, logits: Any, target: Any) -> Any:
+        right = logits.log_softmax(1).gather(1, target).mean()
+        return -right if target.any() else 1 + 0.001 * (right - 2 * right.detach())
+
+
 def same_plan(fingerprint: Any, dataset: Any, budget: Any) -> Any:
     return {"patch_size": [8, 8, 8]}
 
@@ -225,6 +233,7 @@ WRONG: list[tuple[str, Any, int]] = [
     ("architectures", one_dimension, 5),
     ("losses", Constant, 2),
     ("losses", Overflowing, 1),
+    ("losses", Uphill, 1),
     ("augmentations", Forgetful, 4),
     ("optimizers", deaf, 1),
     ("schedules", rising, 1),
@@ -258,3 +267,52 @@ def test_wrong_components_are_found_out(kind: str, factory: Any, least: int) -> 
     failed = [each for each in findings if each.state is State.FAILED]
     assert len(failed) >= least, [(each.state.value, each.statement, each.explanation) for each in findings]
     assert all(each.explanation for each in failed)
+
+
+def build_for_patch(input_channels: int, output_channels: int, *, deep_supervision: bool, patch_size: Any) -> Any:
+    """A network that is made for one patch, and takes no patch of 32."""
+    from torch import nn
+
+    if patch_size[0] == 32:
+        raise DataError("expected another patch")
+    return nn.Conv3d(input_channels, output_channels, 1)
+
+
+def flat_near_one(regions: bool = False) -> Callable[[Any, Any], Any]:
+    """Tversky's loss: where there is no foreground it is 1 less a millionth."""
+    if regions:
+        raise ValueError("labels only")
+    return _tversky
+
+
+def _tversky(logits: Any, target: Any) -> Any:
+    probability, truth = logits.softmax(1)[:, 1:], target > 0
+    overlap, missed = (probability * truth).sum(), (probability * ~truth).sum() + ((1 - probability) * truth).sum()
+    return 1 - (overlap + 1e-5) / (overlap + missed + 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "component", "options", "states"),
+    [
+        ("architectures", build_for_patch, {}, {State.SKIPPED}),
+        ("architectures", build_for_patch, {"patch_size": (16, 16, 16)}, {State.PASSED}),
+        ("losses", flat_near_one, {}, {State.PASSED, State.SKIPPED}),
+    ],
+    ids=["another patch is needed", "the patch is offered", "a fall too small for float32"],
+)
+def test_right_components_are_not_blamed(
+    kind: str, component: Any, options: dict[str, Any], states: set[State]
+) -> None:
+    class Plugin:
+        pass
+
+    def provide() -> list[Component[Any]]:
+        return [Component("right", component, "right")]
+
+    provide.__name__ = f"segplug_{kind}"
+    plugin = Plugin()
+    setattr(plugin, f"segplug_{kind}", hookimpl(provide))
+    kernel = Kernel(discover=False)
+    kernel.register(plugin, "careful")
+    findings = [bound.finding() for bound in conformance(kind, "right", kernel=kernel, **options)]
+    assert {each.state for each in findings} <= states, findings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from segplug.errors import PluginError
 from segplug.kernel import Registry
-from segplug.model import Configuration, LabelSet
+from segplug.model import ComponentRef, Configuration, LabelSet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +36,7 @@ def build_network(
     from torch import nn
 
     build: Any = registry.build("architectures", configuration.architecture)
-    offered = {} if not _wants_patch_size(build, configuration) else {"patch_size": configuration.patch_size}
+    offered = offered_patch(build, configuration.architecture, configuration.patch_size)
     try:
         network = build(input_channels, output_channels, deep_supervision=deep_supervision, **offered)
     except TypeError as error:
@@ -52,10 +52,11 @@ def build_network(
     return network
 
 
-def _wants_patch_size(build: Any, configuration: Configuration) -> bool:
-    if "patch_size" in configuration.architecture.options:
-        return False
+def offered_patch(build: Any, architecture: ComponentRef, patch_size: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The patch size as a keyword for an architecture that names it, unless its options have one."""
+    if "patch_size" in architecture.options:
+        return {}
     try:
-        return "patch_size" in inspect.signature(build).parameters
+        return {"patch_size": patch_size} if "patch_size" in inspect.signature(build).parameters else {}
     except (TypeError, ValueError):  # a function that does not tell its arguments
-        return False
+        return {}
