@@ -100,6 +100,15 @@ def test_what_lies_about_is_passed_over(tmp_path: Path) -> None:
     assert not findings
 
 
+def test_cases_may_be_folders_where_the_format_is_none_of_files(tmp_path: Path) -> None:
+    folder = make(tmp_path / "D", ["b_0000.ome.zarr"], ["a.ome.zarr", "b.ome.zarr"], file_ending=".ome.zarr")
+    for name in ("a_0000.ome.zarr", "notes", ".a_0000.ome.zarr"):
+        (folder / "imagesTr" / name / "0").mkdir(parents=True)
+    cases = load_dataset(folder).cases
+    assert [case.images[0].name for case in cases.values()] == ["a_0000.ome.zarr", "b_0000.ome.zarr"]
+    assert cases["a"].label == folder / "labelsTr" / "a.ome.zarr"
+
+
 def test_listed_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELSEWHERE", str(tmp_path / "elsewhere"))
     touch(tmp_path / "elsewhere", "x.mha", "y.mha")

@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from segplug.errors import DataError
 from segplug.runtime.files import (
     PARTIAL,
+    copy,
     file_hash,
+    file_state,
     finite_or_none,
     read_json,
+    remove,
     remove_partials,
     replacing,
     value_hash,
@@ -149,3 +152,69 @@ def test_file_hash_is_sha256(tmp_path: Path) -> None:
 
 def test_finite_or_none() -> None:
     assert [finite_or_none(v) for v in (1.5, float("nan"), float("inf"))] == [1.5, None, None]
+
+
+def make_folder(path: Path, **contents: str) -> Path:
+    for name, text in contents.items():
+        (path / name / "0").mkdir(parents=True)
+        (path / name / "0" / "chunk").write_text(text)
+    return path
+
+
+def contents(path: Path) -> dict[str, str]:
+    return {p.relative_to(path).as_posix(): p.read_text() for p in path.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("before", ["nothing", "file", "folder"])
+def test_a_folder_replaces_what_was_there(tmp_path: Path, before: str) -> None:
+    path = tmp_path / "case.zarr"
+    if before == "file":
+        path.write_text("old")
+    elif before == "folder":
+        make_folder(path, old="old")
+    with replacing(path) as partial:
+        make_folder(partial, new="new")
+    assert contents(path) == {"new/0/chunk": "new"}
+    assert [p.name for p in tmp_path.iterdir()] == ["case.zarr"]
+    with replacing(path) as partial:
+        partial.write_text("a file again")
+    assert path.read_text() == "a file again"
+    assert [p.name for p in tmp_path.iterdir()] == ["case.zarr"]
+
+
+def test_half_a_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    path = make_folder(tmp_path / "case.zarr", old="old")
+    with pytest.raises(ValueError, match="never comes"), replacing(path) as partial:
+        _half_a_folder(partial)
+    make_folder(tmp_path / f"{PARTIAL}0123456789ab-case.zarr", left="by a crash")
+    remove_partials(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["case.zarr"]
+    assert contents(path) == {"old/0/chunk": "old"}
+
+
+def _half_a_folder(path: Path) -> None:
+    make_folder(path, new="new")
+    raise ValueError("the other half never comes")
+
+
+def test_a_folder_has_a_hash_and_a_state(tmp_path: Path) -> None:
+    path = make_folder(tmp_path / "a", one="1", two="2")
+    same = tmp_path / "same"
+    copy(path, same)
+    assert file_hash(same) == file_hash(path)
+    assert file_state(same) == file_state(path)
+    assert file_state(path).size == 2
+    (same / "two" / "0" / "chunk").write_text("3")
+    assert file_hash(same) != file_hash(path)
+    assert file_state(same) != file_state(path)
+    assert file_hash(make_folder(tmp_path / "b", one="1", three="2")) != file_hash(path)
+
+
+def test_removing_a_link_leaves_the_folder(tmp_path: Path) -> None:
+    path = make_folder(tmp_path / "a", one="1")
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    remove(link)
+    remove(link)
+    assert not link.exists()
+    assert contents(path) == {"one/0/chunk": "1"}

@@ -12,9 +12,10 @@ class Writer(Protocol):
     """A function that writes a label map to `path`, with the geometry it came with.
 
     Reading the file again with the reader of the same name gives the same array and geometry. The framework calls it
-    with a path beside the final one (same file ending) and renames the file when it is whole. A format's second file
-    (as the spacing of a TIFF stack) is for the writer itself to write, under the name that goes with the final path:
-    the given one without `.partial-`, twelve hexadecimal digits and a hyphen at its front.
+    with a path beside the final one (same file ending) and renames the file, or the folder made there, when it is
+    whole. A format's second file (as the spacing of a TIFF stack) is for the writer itself to write, under the name
+    that goes with the final path: the given one without `.partial-`, twelve hexadecimal digits and a hyphen at its
+    front.
     """
 
     def __call__(self, path: Path, labels: Labels) -> None: ...

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all. Where a format is a folder (OME-Zarr, a DICOM series), so is that."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import hashlib
 import json
 import math
 import os
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from glob import escape as glob_escape
 from pathlib import Path
 from typing import Any
@@ -23,24 +26,84 @@ PARTIAL = ".partial-"
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` (same file ending) to write to; when the block succeeds it is flushed and renamed.
 
-    If the block raises, what it wrote is removed and `path` stays as it was.
+    A folder may be made there too. If the block raises, what it wrote is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{uuid4().hex[:12]}-{path.name}")
     try:
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush(partial)
+        if partial.is_dir() or path.is_dir():  # neither a folder nor what takes its place replaces in one step
+            remove(path)
         os.replace(partial, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        remove(partial)
         raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; nothing if there is none. Of a link, the link."""
+    if path.is_dir() and not path.is_symlink():
+        # out of the way first: a removal that is interrupted leaves nothing that looks whole
+        if not path.name.startswith(PARTIAL):
+            path = path.rename(path.with_name(f"{PARTIAL}{uuid4().hex[:12]}-{path.name}"))
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder, with the times of change; the target is not there yet."""
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+        shutil.copystat(source, target)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or every file of a folder, is on the disk."""
+    for member in _members(path):
+        with member.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def _members(path: Path) -> list[Path]:
+    """The file itself, or all files of a folder, sorted."""
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What tells without reading whether a file has changed.
+
+    Args:
+        size: bytes; of a folder, those of all its files.
+        mtime_ns: time of the last change; of a folder, the latest of it and of all that is in it.
+    """
+
+    size: int
+    mtime_ns: int
+
+
+def file_state(path: Path) -> FileState:
+    """Size and time of change.
+
+    Raises:
+        OSError: it is not there.
+    """
+    status = path.stat()
+    if not path.is_dir():
+        return FileState(status.st_size, status.st_mtime_ns)
+    found = [p.stat() for p in path.rglob("*")]
+    size = sum(s.st_size for s in found if not stat.S_ISDIR(s.st_mode))
+    return FileState(size, max([status.st_mtime_ns, *(s.st_mtime_ns for s in found)]))
 
 
 def remove_partials(path: Path) -> None:
     """Remove what interrupted writes of `path` left beside it. Only for files that nobody else writes at the time."""
     for partial in path.parent.glob(f"{PARTIAL}{'[0-9a-f]' * 12}-{glob_escape(path.name)}"):
-        partial.unlink(missing_ok=True)
+        remove(partial)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -85,7 +148,12 @@ def read_json(path: Path) -> Any:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content, as hex."""
+    """SHA-256 of a file's content, as hex; of a folder, that of its files' names and contents."""
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for member in _members(path):
+            digest.update(f"{member.relative_to(path).as_posix()}\0{file_hash(member)}\n".encode())
+        return digest.hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

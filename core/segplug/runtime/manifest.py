@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from segplug import __version__
-from segplug.runtime.files import file_hash
+from segplug.runtime.files import file_hash, file_state
 
 Manifest = Mapping[str, Any]
 
@@ -56,8 +57,7 @@ def changed_settings(manifest: Manifest, settings: Mapping[str, Any]) -> list[st
 
 
 def _state(path: Path) -> dict[str, Any]:
-    status = path.stat()
-    return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    return {"name": path.name, **asdict(file_state(path))}
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from segplug.errors import DataError, UsageError
-from segplug.runtime.files import PARTIAL
+from segplug.runtime.files import PARTIAL, flush
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.workspace import Workspace
 
@@ -85,12 +85,13 @@ def take_file(source: Path, target: Path, *, link: bool) -> None:
         DataError: the file is missing or cannot be read, or cannot be linked where the target is.
     """
     try:
-        if link:
-            os.link(source.resolve(), target)
-            return
-        shutil.copyfile(source, target)
-        with target.open("rb") as written:
-            os.fsync(written.fileno())
+        take = os.link if link else shutil.copyfile
+        if source.is_dir():
+            shutil.copytree(source, target, copy_function=take)
+        else:
+            take(source.resolve(), target)
+        if not link:
+            flush(target)
     except FileNotFoundError:
         kind = " (a link to a file that is not there)" if source.is_symlink() else ""
         raise DataError(f"{source}: found no such file{kind}; expected an image. Fetch or restore it") from None

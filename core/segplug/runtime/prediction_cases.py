@@ -94,7 +94,7 @@ class CaseRun:
         file = None
         if self._previous_stage is not None:
             file = self._previous_stage / f"{case.name}{self._engine.model.dataset.file_ending}"
-            if not file.is_file():
+            if not file.exists():
                 stage = self._engine.model.configuration.previous_stage
                 raise DataError(f"{file}: no such file; expected the label map that {stage} predicted for this case")
             made_from["previous_stage"] = file_hash(file)

@@ -14,7 +14,7 @@ from segplug.errors import DataError, PluginError
 from segplug.kernel import Kernel
 from segplug.model import Case, Prediction
 from segplug.protocols import Writer
-from segplug.runtime.files import file_hash, read_json, remove_partials, replacing, write_json
+from segplug.runtime.files import file_hash, read_json, remove, remove_partials, replacing, write_json
 
 MANIFESTS = ".segplug"
 
@@ -110,13 +110,13 @@ class PredictionOutput:
         manifest = self.manifest_file(case)
         if manifest.is_file():
             for file in (self.label_file(case), self.probability_file(case), manifest):
-                file.unlink(missing_ok=True)
+                remove(file)
 
     def discard_all_but(self, cases: Iterable[str]) -> None:
         """Remove what earlier runs wrote of other cases."""
         kept = set(cases)
         for manifest in (self.folder / MANIFESTS).glob("*.json"):
-            if manifest.stem not in kept and self.label_file(manifest.stem).is_file():
+            if manifest.stem not in kept and self.label_file(manifest.stem).exists():
                 self.discard(manifest.stem)
 
     def is_whole(self, case: str, made_from: Mapping[str, Any]) -> bool:

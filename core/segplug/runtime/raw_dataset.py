@@ -20,7 +20,15 @@ from segplug.runtime.dataset_json import (
 )
 from segplug.runtime.findings import Finding, raise_errors
 
-__all__ = ["choose_reader", "find_cases", "load_dataset", "parse_description", "scan_cases", "survey_dataset"]
+__all__ = [
+    "choose_reader",
+    "file_names",
+    "find_cases",
+    "load_dataset",
+    "parse_description",
+    "scan_cases",
+    "survey_dataset",
+]
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".gipl", ".tiff", ".tif", ".png", ".bmp", ".jpg", ".jpeg")
 """Endings by which a stray image is recognised (`scan_cases`); readers of other endings work all the same."""
@@ -111,7 +119,7 @@ def scan_cases(
     if not folder.is_dir():
         expected = f"a folder with files named {NAMING.format(ending=file_ending)}"
         return {}, [Finding("missing folder", "", folder, "no such folder", expected, "Check the name")]
-    names = _file_names(folder)
+    names = file_names(folder, file_ending)
     pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(file_ending)}", re.DOTALL)
     channels: dict[str, dict[int, Path]] = {}
     findings: list[Finding] = []
@@ -176,7 +184,7 @@ def _cases_in_folders(folder: Path, description: DatasetDescription) -> tuple[di
             *findings,
             Finding("missing folder", "", labels_folder, "no such folder", expected, "Add the labels"),
         ]
-    names = _file_names(labels_folder)
+    names = file_names(labels_folder, ending)
     labels = {n.removesuffix(ending): labels_folder / n for n in names if n.endswith(ending)}
     cases = {}
     for name, case in images.items():
@@ -212,9 +220,14 @@ def _cases_in_folders(folder: Path, description: DatasetDescription) -> tuple[di
     return cases, findings
 
 
-def _file_names(folder: Path) -> list[str]:
-    """Sorted; hidden files are not ours, and a dangling link is a file that reading will find missing."""
-    return sorted(e.name for e in os.scandir(folder) if not e.name.startswith(".") and not e.is_dir())
+def file_names(folder: Path, ending: str) -> list[str]:
+    """Sorted; hidden files are not ours, and a dangling link is a file that reading will find missing.
+
+    A folder with the ending counts as a file where a format may be one: OME-Zarr, a DICOM series.
+    """
+    as_folder = None if ending in IMAGE_ENDINGS else ending
+    entries = [e for e in os.scandir(folder) if not e.name.startswith(".")]
+    return sorted(e.name for e in entries if not e.is_dir() or (as_folder and e.name.endswith(as_folder)))
 
 
 def _listed_cases(folder: Path, listed: Any, file: Path) -> tuple[dict[str, Case], list[Finding]]:
@@ -236,7 +249,7 @@ def _listed_cases(folder: Path, listed: Any, file: Path) -> tuple[dict[str, Case
             )
             continue
         paths = [_resolve(folder, p) for p in [*images, label]]
-        missing = [p for p in paths if not p.is_file()]
+        missing = [p for p in paths if not p.exists()]
         for path in missing:
             unset = " (environment variable not set)" if "$" in str(path) else ""
             kind = "missing label" if path == paths[-1] else "missing image"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from segplug.model import Case
-from segplug.runtime.files import replacing
+from segplug.runtime.files import copy as copy_file
+from segplug.runtime.files import file_state, replacing
 
 
 def references_are_current(case: Case, folder: Path, ending: str) -> bool:
@@ -24,10 +23,8 @@ def copy_references(case: Case, folder: Path, ending: str) -> None:
 def copy_if_changed(source: Path, copy: Path) -> None:
     """Copy a file and its time of change, unless the copy has the same size and time."""
     if not _same_file(source, copy):
-        status = source.stat()
         with replacing(copy) as partial:
-            shutil.copyfile(source, partial)
-            os.utime(partial, ns=(status.st_atime_ns, status.st_mtime_ns))
+            copy_file(source, partial)
 
 
 def _references(case: Case, folder: Path, ending: str) -> list[tuple[Path, Path]]:
@@ -41,7 +38,4 @@ def _references(case: Case, folder: Path, ending: str) -> list[tuple[Path, Path]
 
 
 def _same_file(source: Path, copy: Path) -> bool:
-    if not copy.is_file():
-        return False
-    one, other = source.stat(), copy.stat()
-    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+    return copy.exists() and file_state(source) == file_state(copy)

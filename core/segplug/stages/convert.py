@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from segplug.model import ComponentRef, Conversion, ConvertedFile
 from segplug.protocols import Converter, recognises
 from segplug.runtime.case_work import map_cases
 from segplug.runtime.dataset_json import parse_description
-from segplug.runtime.files import read_json, write_json
+from segplug.runtime.files import flush, read_json, write_json
 from segplug.runtime.new_dataset import making_dataset, new_dataset_folder, take_file
 from segplug.runtime.project import Project
 from segplug.runtime.user_choice import named_by_user
@@ -167,10 +166,9 @@ def _make(file: ConvertedFile, folder: Path, link: bool) -> None:
         return
     file.make(paths)
     for path in paths:
-        if not path.is_file():
+        if not path.exists():
             raise DataError(f"{', '.join(map(str, file.sources))}: {path.name} was not made of it")
-        with path.open("rb") as written:
-            os.fsync(written.fileno())
+        flush(path)
 
 
 def _record(conversion: Conversion, converter: str, options: Mapping[str, Any] | None, source: Path) -> dict[str, Any]:

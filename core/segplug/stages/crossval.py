@@ -9,7 +9,7 @@ from pathlib import Path
 from segplug.errors import DataError, UsageError
 from segplug.model import DatasetDescription, Evaluation, TrainedFold
 from segplug.runtime.evaluation import SUMMARY, read_summary
-from segplug.runtime.files import read_json, write_json
+from segplug.runtime.files import read_json, remove, write_json
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.manifest import made_from, staleness
 from segplug.runtime.model_names import crossval_name
@@ -86,7 +86,7 @@ def _remove_others(folder: Path, ending: str, cases: Collection[str]) -> None:
             "Move them away, or give an empty folder"
         )
     for file in others:
-        file.unlink()
+        remove(file)
 
 
 def validation_files(project: Project, model_folder: Path, folds: Sequence[int | str], ending: str) -> dict[str, Path]:
@@ -106,7 +106,7 @@ def validation_files(project: Project, model_folder: Path, folds: Sequence[int |
         for evaluated in read_summary(folder / SUMMARY).cases:
             file = folder / evaluated.prediction.name
             case = file.name.removesuffix(ending)
-            if not file.is_file():
+            if not file.exists():
                 raise DataError(
                     f"{file}: no such prediction, though {SUMMARY} beside it has its scores. "
                     f"Run: {train_command(project.kernel, model_folder, fold)}"
@@ -135,7 +135,7 @@ def find_references(project: Project, described: FolderDescription, cases: Mappi
             continue
     found = {}
     for case in cases:
-        there = [file for file in (folder / f"{case}{ending}" for folder in folders) if file.is_file()]
+        there = [file for file in (folder / f"{case}{ending}" for folder in folders) if file.exists()]
         if there:
             found[case] = there[0]
     missing = [case for case in cases if case not in found]

@@ -151,7 +151,7 @@ def _made_from(files: Sequence[Path], labels: LabelSet, save_probabilities: bool
 
 def _label_map(reader: Reader, files: Sequence[Path], name: str) -> Labels:
     """The label map beside one of the files: it says where the image lies."""
-    there = [file.with_name(name) for file in files if file.with_name(name).is_file()]
+    there = [file.with_name(name) for file in files if file.with_name(name).exists()]
     if not there:
         raise DataError(
             f"{files[0].with_name(name)}: no such label map beside the probabilities; expected it for the image's "

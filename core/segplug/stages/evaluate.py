@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,7 @@ from segplug.runtime.evaluation import SUMMARY, build_metrics, evaluate_case, su
 from segplug.runtime.geometry import differences
 from segplug.runtime.label_counts import count_labels
 from segplug.runtime.project import Project
-from segplug.runtime.raw_dataset import IMAGE_ENDINGS
+from segplug.runtime.raw_dataset import IMAGE_ENDINGS, file_names
 
 STAGE = "evaluate"
 
@@ -122,8 +121,7 @@ def label_maps(folder: Path, ending: str) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one with label maps named CASE{ending}")
-    names = sorted(e.name for e in os.scandir(folder) if e.is_file() and not e.name.startswith("."))
-    return {n.removesuffix(ending): folder / n for n in names if n.endswith(ending)}
+    return {n.removesuffix(ending): folder / n for n in file_names(folder, ending) if n.endswith(ending)}
 
 
 def _ending_of(reference: Path | Mapping[str, Path]) -> str:

@@ -18,7 +18,7 @@ from segplug.protocols import Reader
 from segplug.runtime.case_reading import read_image, read_labels
 from segplug.runtime.case_work import each_case, raise_wrong
 from segplug.runtime.cropping import nonzero_box, slices
-from segplug.runtime.files import value_hash
+from segplug.runtime.files import file_state, value_hash
 from segplug.runtime.fingerprint_codec import read_fingerprint, write_fingerprint
 from segplug.runtime.intensities import (
     TOTAL_DRAWS,
@@ -234,8 +234,8 @@ def state_of(project: Project, raw: RawDataset, reader: str) -> str:
     """Hash of what the fingerprint depends on: the files (by size and time of change), their reader, our arithmetic."""
 
     def state(path: Path) -> tuple[str, int, int]:
-        status = path.stat()
-        return os.path.relpath(path, raw.folder), status.st_size, status.st_mtime_ns
+        status = file_state(path)
+        return os.path.relpath(path, raw.folder), status.size, status.mtime_ns
 
     files = {c.name: [state(p) for p in (*c.images, *filter(None, [c.label]))] for c in raw.cases.values()}
     provider = record([project.kernel.registry.find("readers", reader)])

@@ -53,7 +53,7 @@ def overlays(
     cases = {
         name: case
         for name, case in raw.cases.items()
-        if predictions is None or (predictions / f"{name}{description.file_ending}").is_file()
+        if predictions is None or (predictions / f"{name}{description.file_ending}").exists()
     }
     if not cases:
         raise DataError(f"{predictions}: no label map of a training case of {raw.name}")

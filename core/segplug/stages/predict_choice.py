@@ -14,6 +14,7 @@ from segplug.model import Case, Choice, Prediction
 from segplug.protocols import Postprocessor, PredictionSettings
 from segplug.runtime.case_reading import read_labels
 from segplug.runtime.choice_codec import chosen_parts
+from segplug.runtime.files import copy
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.parts import WHOLE, Part
 from segplug.runtime.postprocessing_file import has_steps, read_decision
@@ -197,7 +198,7 @@ class _Work:
         return done, wrong
 
     def _is_there(self, case: str, member: Path) -> bool:
-        return (member / self.output.label_file(case).name).is_file()
+        return (member / self.output.label_file(case).name).exists()
 
 
 def _linked(cases: Sequence[Case], folder: Path) -> Path:
@@ -210,5 +211,5 @@ def _linked(cases: Sequence[Case], folder: Path) -> Path:
             try:
                 os.symlink(file.resolve(), folder / file.name)
             except OSError:  # file systems and accounts without links
-                shutil.copyfile(file, folder / file.name)
+                copy(file, folder / file.name)
     return folder

@@ -102,7 +102,7 @@ def validate_fold(
         return None
     references = project.workspace.reference_folder(model.dataset.name)
     files = {case: references / f"{case}{ending}" for case in cases}
-    missing = [str(file) for file in files.values() if not file.is_file()]
+    missing = [str(file) for file in files.values() if not file.exists()]
     if missing:
         raise DataError(
             f"{len(missing)} references are missing: {', '.join(missing[:5])}. "
