@@ -1,5 +1,5 @@
 """Writes the pages that are made from the code: hooks.md from the hook specifications, cli.md from the help texts,
-and inventory.md from inventory.toml.
+inventory.md from inventory.toml, and a page per kind of component, kinds/KIND.md, from kinds.toml and the examples.
 
     python docs/generate.py
 
@@ -12,10 +12,13 @@ import inspect
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segplug.kernel import KINDS, Kind, hookspecs
+from segplug.cli.plugin_template import COMMAND, SINGULAR, Names, plugin_files
+from segplug.kernel import KINDS, Kernel, Kind, hookspecs
+from segplug.testing.conformance import CHECKS
 
 HERE = Path(__file__).resolve().parent
 MADE = "<!-- made by docs/generate.py: change what it is made from -->"
@@ -59,14 +62,13 @@ def hook_reference() -> str:
 def _contract(kind: Kind | None) -> list[str]:
     if kind is None:
         return []
-    style = STYLES[kind.style.value].format(kind=kind)
     protocol = kind.load_protocol()
     module = sys.modules[protocol.__module__]
     classes = [
         c for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__ and n[0] != "_"
     ]
     code = "\n\n\n".join(inspect.getsource(c).rstrip() for c in classes)
-    return [style, f"```python\n{code}\n```"]
+    return [STYLES[kind.style.value].format(kind=kind), f"```python\n{code}\n```"]
 
 
 def _example(name: str) -> list[str]:
@@ -116,6 +118,50 @@ def inventory_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def kind_pages() -> dict[str, Callable[[], str]]:
+    """kinds/KIND.md, by their names."""
+    described = tomllib.loads((HERE / "kinds.toml").read_text(encoding="utf-8"))
+    return {f"kinds/{name}.md": partial(_kind_page, name, content) for name, content in described.items()}
+
+
+def _kind_page(name: str, content: dict[str, str]) -> str:
+    kind, names = KINDS.get(name), Names.of(content["plugin"])
+    singular = SINGULAR.get(name, COMMAND)
+    distribution = names.distribution
+    look = f"segplug plugins check {names.component}" if kind else f"segplug {names.component} --help"
+    try_it = [f"segplug plugins new {content['plugin']} --kind {singular}", f"pip install ./{distribution}", look]
+    parts = [
+        MADE,
+        f"<!-- world: {content['world']} -->",
+        f"# {content['title']}",
+        content["about"].strip(),
+        "## A whole one",
+        "`segplug plugins new` writes this package. It works as it is; change what it does.",
+        "<!-- run -->",
+        "\n".join(["```console", *(f"$ {line}" for line in try_it), "```"]),
+    ]
+    for path, text in plugin_files(names, name if kind else COMMAND).items():
+        language = {".py": "python", ".toml": "toml"}.get(Path(path).suffix)
+        if language:
+            parts.append(f'```{language} title="{distribution}/{path}"\n{text.rstrip()}\n```')
+    parts += ["## Use it", content["use"].strip()]
+    if kind:
+        parts += ["## What it has to be", CONTRACT.format(kind=kind), *_contract(kind)]
+        checked = "\n".join(f"- {check.statement}" for check in CHECKS[name])
+        parts += ["The conformance suite, which `segplug plugins check` runs, asks of it that", checked]
+        parts += ["## Built in", *_built_in(name)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _built_in(kind: str) -> list[str]:
+    rows = ["| name | what it is | other names |", "|---|---|---|"]
+    for provided in Kernel(discover=False).registry.all(kind):
+        component = provided.component
+        others = ", ".join(f"`{alias}`" for alias in component.aliases)
+        rows.append(f"| `{component.name}` | {component.summary} | {others} |")
+    return ["\n".join(rows)]
+
+
 HOW = """A hook is a function of this name, marked with `segplug.hookimpl`, in the module that the entry point names:
 
 ```toml
@@ -130,6 +176,8 @@ and `__name__` stands for its module."""
 PROVIDERS = """A provider hook yields components of one kind. Each is described by a protocol in `segplug.protocols`: a
 function or an object of that shape is all it takes, there is nothing to subclass. Every name may be given in a plan or
 with `--set`, with options as JSON values."""
+
+CONTRACT = """The hook is `{kind.hook}`, see the [hook reference](../hooks.md#provider-hooks)."""
 
 CHOICES = """A choice hook answers with a component's name, or with None to leave the answer to the next. The plugin
 that was registered last is asked first, the built-in answers come last. They are asked only where nobody named a
@@ -161,11 +209,17 @@ INVENTORY_COMMANDS = """In the middle column stand commands and options of segpl
 option with several values is repeated: `-f 0 -f 1`. Every command has `--help`. Progress is drawn in a terminal and
 logged in plain lines elsewhere; errors are told in one message, with a traceback after `segplug --debug`."""
 
-PAGES = {"hooks.md": hook_reference, "cli.md": command_reference, "inventory.md": inventory_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "hooks.md": hook_reference,
+    "cli.md": command_reference,
+    "inventory.md": inventory_page,
+    **kind_pages(),
+}
 
 
 def main() -> None:
     for name, make in PAGES.items():
+        (HERE / name).parent.mkdir(exist_ok=True)
         (HERE / name).write_text(make(), encoding="utf-8")
         sys.stdout.write(f"wrote docs/{name}\n")
 

@@ -3,17 +3,22 @@
 A page with `<!-- world: NAME -->` has examples; those after a line `<!-- run -->` are run, in the page's order and in
 one folder, which `tests/docs/conftest.py` furnishes. In a `console` block lines that begin with `$ ` are commands:
 `segplug` is called in this process, all else by bash. Lines that follow a command are what it prints, each in full and
-in this order, as far as shown; `...` stands for anything. In `python` blocks, which share their names, a last comment
-`# ` behind `print(...)` is what that prints. `json` and `toml` blocks with a title are files that are written.
+in this order, as far as shown; `...` stands for anything. `pip install ./NAME` lays a plugin down where this page finds
+it. In `python` blocks, which share their names, a last comment `# ` behind `print(...)` is what that prints. `json` and
+`toml` blocks with a title are files that are written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
 import shlex
+import shutil
 import subprocess
+import sys
+import tomllib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,14 +38,18 @@ class Example(NamedTuple):
 
 
 def pages() -> list[Path]:
-    return [page for page in sorted(DOCS.glob("*.md")) if "<!-- run -->" in page.read_text(encoding="utf-8")]
+    return [
+        page
+        for page in sorted([*DOCS.glob("*.md"), *DOCS.glob("kinds/*.md")])
+        if "<!-- run -->" in page.read_text(encoding="utf-8")
+    ]
 
 
 def examples(page: Path) -> list[Example]:
     return [Example(m[1], m[2] or "", m[3]) for m in EXAMPLE.finditer(page.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(DOCS)))
 def test_examples_run(
     page: Path, furnish: Callable[[str, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +60,8 @@ def test_examples_run(
     assert len(found) == text.count("<!-- run -->")
     furnish(world[1], tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    before = set(sys.modules)
     names: dict[str, Any] = {}
     for example in found:
         if example.title:
@@ -61,6 +72,9 @@ def test_examples_run(
         else:
             assert example.language == "python"
             check(example.text, execute(example.text, names), printed(example.text))
+    for module in set(sys.modules) - before:
+        if module.startswith("segplug_") and not module.startswith("segplug_builtin"):
+            del sys.modules[module]  # plugins of this page alone
 
 
 def commands(block: str) -> Iterator[tuple[str, list[str]]]:
@@ -78,6 +92,8 @@ def commands(block: str) -> Iterator[tuple[str, list[str]]]:
 
 def run(command: str) -> str:
     words = shlex.split(command)
+    if words[:2] == ["pip", "install"]:
+        return lay_down(Path(words[2]), Path("site-packages"))
     if words[0] != "segplug":
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
         assert done.returncode == 0, f"{command}: {done.stderr}"
@@ -91,6 +107,24 @@ def run(command: str) -> str:
         raise AssertionError(f"{command}: {done_here.output}") from done_here.exception
     assert done_here.exit_code == 0, f"{command}: {done_here.output}"
     return done_here.output
+
+
+def lay_down(distribution: Path, site: Path) -> str:
+    """What pip would leave of a distribution in pure Python; that pip itself does is tested for one of each kind."""
+    project = tomllib.loads((distribution / "pyproject.toml").read_text())["project"]
+    package = project["name"].replace("-", "_")
+    shutil.copytree(distribution / package, site / package)
+    metadata = site / f"{package}-{project['version']}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    lines = []
+    for group, entries in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    importlib.invalidate_caches()
+    return ""
 
 
 def execute(code: str, names: dict[str, Any]) -> str:

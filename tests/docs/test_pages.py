@@ -56,7 +56,7 @@ def commands_shown() -> list[tuple[str, str]]:
             found += [
                 (page, line.removeprefix("$ ").strip())
                 for line in lines
-                if line.removeprefix("$ ").startswith("segplug ")
+                if line.removeprefix("$ ").startswith("segplug ") and "segplug count" not in line  # a plugin's
             ]
     return found
 

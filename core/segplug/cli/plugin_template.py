@@ -73,7 +73,7 @@ def write_plugin(name: str, kind: str, folder: Path) -> list[str]:
     target = folder / names.distribution
     if target.exists():
         raise UsageError(f"{target} exists already; expected a new folder. Choose another name, or remove it")
-    files = _command(names) if plural == COMMAND else _component(names, plural)
+    files = plugin_files(names, plural)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder) as partial:
         for path, text in files.items():
@@ -83,6 +83,15 @@ def write_plugin(name: str, kind: str, folder: Path) -> list[str]:
         (Path(partial) / target.name).rename(target)
     look = f"segplug {names.component} --help" if plural == COMMAND else f"segplug plugins check {names.component}"
     return [f"{target} written", f"pip install -e {target}", f"pytest {target}", look]
+
+
+def plugin_files(names: Names, kind: str) -> dict[str, str]:
+    """The distribution's files by their paths within it.
+
+    Args:
+        kind: a key of `KINDS`, or `command`.
+    """
+    return _command(names) if kind == COMMAND else _component(names, kind)
 
 
 def _kind(text: str) -> str:

@@ -40,7 +40,8 @@ class Batch:
 
     Args:
         data: float32 (batch, channels, *spatial).
-        target: int16 (batch, 1, *spatial): labels, -1 outside the image or the nonzero mask.
+        target: int16 (batch, 1, *spatial): labels, -1 outside the image or the nonzero mask; what
+            is left of it after augmentation becomes background.
         cases: names of the cases the samples came from.
         previous: int16 (batch, 1, *spatial), labels predicted by the previous stage of a cascade (-1 outside), or None.
             It moves with the target; what is left of it becomes one channel per label, which the framework adds.

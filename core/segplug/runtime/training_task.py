@@ -106,7 +106,7 @@ class FoldTraining:
         supervised = SupervisedLoss(
             built,
             labels,
-            name=ref.name,
+            name=self.project.kernel.registry.resolve("losses", ref.name).qualified_name,
             deep_supervision=deep_supervision,
             gather=self._gather if self.processes.several else None,
             processes=self.processes.count,
@@ -149,7 +149,8 @@ class FoldTraining:
             samples=self.processes.share(request.batch_size),
         )
         with opened as batches:
-            yield batches
+            # an augmentation may leave -1 (outside): background, for the loss
+            yield (replace(batch, target=batch.target.clamp(min=0)) for batch in batches)
 
     def saved_state(self) -> Mapping[str, Any] | None:
         """State of the checkpoint that this run continues."""
