@@ -22,7 +22,8 @@ def weights_of(given: Sequence[float] | None, classes: int | None) -> Tensor | N
         return None
     weights = [float(weight) for weight in given]
     if not weights or not all(weight > 0 for weight in weights) or len(weights) != (classes or len(weights)):
-        expected = "one number above 0 per class, background included" + (f": {classes}" if classes else "")
+        expected = "one number above 0 per output of the network (each class, background included; or each region)"
+        expected += f": {classes}" if classes else ""
         raise ValueError(f"class_weights {list(given)}; expected {expected}")
     return torch.tensor(weights)
 

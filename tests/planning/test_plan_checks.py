@@ -32,6 +32,13 @@ def whole(shared: Path) -> dict[str, Any]:
         ("data_identifier", 5, "data_identifier is 5"),
         ("batch_size", 0, "batch_size is 0; expected a whole number from 1 on"),
         ("batch_size", "2", "batch_size is '2'"),
+        pytest.param(
+            "batch_size",
+            10**5000,
+            "batch_size is a number of thousands of digits; expected at most 100000",
+            id="digits",
+        ),
+        ("patch_size", [10**9] * 3, r"patch_size is \[1000000000, .*; expected at most 2147483648 voxels together"),
         ("batch_size", True, "batch_size is True"),
         ("patch_size", "big", "patch_size is"),
         ("patch_size", [0, 16, 16], r"patch_size is \[0, 16, 16\]; expected two or three whole numbers from 1 on"),
@@ -87,3 +94,10 @@ def test_all_of_them_are_told(whole: dict[str, Any]) -> None:
 @pytest.mark.parametrize("use", [lambda raw: raw, lambda raw: {**raw, "transpose_forward": [2, 0, 1]}])
 def test_sound_plans_pass(whole: dict[str, Any], use: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     assert decode_plan(use(whole), SOURCE).configurations[NAME].name == NAME
+
+
+def test_features_that_no_memory_holds(whole: dict[str, Any]) -> None:
+    raw = copy.deepcopy(whole)
+    raw["configurations"][NAME]["architecture"]["arch_kwargs"]["features_per_stage"][-1] = 10**7
+    with pytest.raises(DataError, match=r"features_per_stage is \[.*10000000\]; expected at most 65536 in a stage"):
+        decode_plan(raw, SOURCE)

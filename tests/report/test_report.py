@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from segplug.errors import UsageError
 from segplug.kernel import Kernel
 from segplug.model import CaseEvaluation
 from segplug.runtime.evaluation import summarise
@@ -124,6 +126,27 @@ def test_damaged_and_hostile_data_sets_are_shown_as_what_they_are(project: Proje
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
     assert "<img src=x onerror=alert(1)>" in page.ids["data"]  # as text
+
+
+def test_raw_data_that_are_not_all_there_any_more(project: Project, tmp_path: Path) -> None:
+    folder = write_phantom_dataset(tmp_path / "raw" / NAME, Phantom(shape=(8, 14, 12)), cases=3)
+    label = sorted((folder / "labelsTr").iterdir())[1]
+    label.unlink()
+    page = written(project)
+    assert str(label) in page.ids["data"]
+    assert len(page.table("case")) == 1 + 2
+    model = tmp_path / "results" / NAME / "nnUNetTrainer__nnUNetPlans__2d"
+    model.mkdir(parents=True)
+    (folder / "dataset.json").rename(model / "dataset.json")
+    for gone in ("dataset.json", "the whole folder"):
+        page = written(project)
+        assert f"the description shown is that of {model / 'dataset.json'}" in page.ids["data"]
+        assert str(folder) in page.ids["data"]
+        if gone == "dataset.json":
+            shutil.rmtree(folder)
+    (model / "dataset.json").unlink()
+    with pytest.raises(UsageError, match="no such folder, and Dataset701_Report is neither preprocessed nor trained"):
+        report(project, NAME)
 
 
 def test_2d_images_have_areas(project: Project, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 from segplug.kernel import Kernel
@@ -73,7 +74,12 @@ def write_model(project: Project, model: str) -> None:
             dataset_json=dataset,
             trainer="nnUNetTrainer",
             mirror_axes=(0, 1),
-            state={"optimizer_state": {}, "current_epoch": 1, "logging": {}, "_best_ema": None},
+            state={
+                "optimizer_state": {"momentum": torch.rand(2000)},
+                "current_epoch": 1,
+                "logging": {},
+                "_best_ema": None,
+            },
             extension={"provenance": []},
         )
         (folder / f"fold_{fold}" / "validation").mkdir(parents=True)

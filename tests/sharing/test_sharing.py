@@ -168,6 +168,18 @@ def test_inspection_tells_the_same_of_all_forms(project, elsewhere, archive):
         inspect_model(elsewhere, "99")
 
 
+def test_inspection_compares_hashes(archive, tmp_path):
+    other = changed(archive, tmp_path / "other.zip", **{f"{NAME}/{MODELS[0]}/fold_0/progress.png": b"another"})
+    with pytest.raises(DataError, match=r"progress.png is not as its segplug_model.json says"):
+        inspect_archive(other)
+
+
+def test_what_a_person_put_aside_is_no_fold(project):
+    folder = project.workspace.results_folder(NAME) / MODELS[0]
+    (folder / "fold_0").rename(folder / "fold_0_old")
+    assert list(inspect_model(project, folder).models[0].folds) == ["1"]
+
+
 def test_models_that_are_there_are_replaced_only_if_asked(project, elsewhere, archive):
     import_model(elsewhere, archive)
     folder = elsewhere.workspace.results_folder(NAME)
@@ -304,6 +316,8 @@ def test_archives_that_are_not_what_they_say(elsewhere, archive, tmp_path):
         ),
         ({f"{NAME}/{MODELS[0]}/notes.txt": b"new"}, r"notes.txt is not in its segplug_model.json"),
         ({f"{NAME}/segplug_model.json": b"{"}, "segplug_model.json: damaged"),
+        ({f"{NAME}/{MODELS[0]}/fold_-1/checkpoint_final.pth": b""}, "fold_-1: no fold is called so; expected fold_0"),
+        ({f"{NAME}/{MODELS[0]}/fold_99999999999/a.txt": b""}, "fold_99999999999: no fold is called so"),
         ({f"{NAME}/segplug_model.json": b"[" * 100_000}, "segplug_model.json: damaged: nested too deeply"),
         ({plans: b'{"a":' * 100_000}, "plans.json: not a JSON file: nested too deeply"),
         ({plans: b'{"a": ' + b"9" * 5000 + b"}"}, "plans.json: not a JSON file"),

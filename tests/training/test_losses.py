@@ -223,3 +223,25 @@ def test_overlap_counts(labels):
         predicted = logits[:, i] > 0 if labels.has_regions else logits.argmax(1) == members[0]
         expected = [(predicted & true & valid), (predicted & ~true & valid), (~predicted & true & valid)]
         assert counts[:, i].tolist() == [int(e.sum()) for e in expected]
+
+
+def test_a_loss_that_fails_is_named_with_what_it_was_given():
+    def broken(logits, target):
+        return nn.functional.cross_entropy(logits, target[:, 0])  # takes no float targets of this shape
+
+    loss = SupervisedLoss(broken, REGIONS, name="mine:broken", deep_supervision=False)
+    with pytest.raises(PluginError) as told:
+        loss(torch.zeros(2, 2, 4, 4), torch.zeros(2, 1, 4, 4))
+    text = str(told.value)
+    assert text.startswith("loss 'mine:broken' failed: ")
+    assert (
+        "given logits float32 (2, 2, 4, 4), target float32 (2, 2, 4, 4); the target holds each of the regions" in text
+    )
+    assert isinstance(told.value.__cause__, RuntimeError)
+    hungry = SupervisedLoss(_out_of_memory, LABELS, name="hungry")
+    with pytest.raises(torch.OutOfMemoryError):  # no fault of the loss
+        hungry(torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4))
+
+
+def _out_of_memory(logits, target):
+    raise torch.OutOfMemoryError

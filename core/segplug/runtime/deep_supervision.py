@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from segplug.errors import PluginError
+from segplug.errors import PluginError, SegplugError
 from segplug.model import LabelSet
 from segplug.protocols import Loss, SampleWiseLoss
 from segplug.runtime.data_parallel import times_gradient
@@ -30,7 +32,7 @@ class SupervisedLoss:
     Args:
         loss: the component.
         labels: what the numbers in targets mean.
-        name: of the component, for messages.
+        name: of the component, for messages; `plugin:name`.
         deep_supervision: False takes the full resolution alone.
         gather: on several processes, makes the samples of all out of this one's (batch, ...). The loss is that of all
             samples then, the same in every process.
@@ -64,7 +66,7 @@ class SupervisedLoss:
         """The weighted sum over resolutions.
 
         Raises:
-            PluginError: the loss returned something other than a scalar.
+            PluginError: the loss failed, or returned something other than a scalar.
         """
         outputs = [output] if isinstance(output, Tensor) else list(output)
         weights = self.weights(len(outputs))
@@ -82,14 +84,21 @@ class SupervisedLoss:
     def _values(self, outputs: Sequence[Tensor], target: Tensor) -> list[Tensor]:
         """The loss at each resolution."""
         prepared = [self._prepared(logits, target) for logits in outputs]
-        return [self._checked(self._loss(logits, wanted, **mask)) for logits, wanted, mask in prepared]
+        found = []
+        for logits, wanted, mask in prepared:
+            with self._named(logits, wanted, mask):
+                found.append(self._loss(logits, wanted, **mask))
+        return [self._checked(value) for value in found]
 
     def _values_of_samples(
         self, loss: SampleWiseLoss, outputs: Sequence[Tensor], target: Tensor, gather: Gather
     ) -> list[Tensor]:
         """The same, when it is enough to gather numbers of each sample; those of all resolutions at once."""
         prepared = [self._prepared(logits, target) for logits in outputs]
-        parts = [[part.float() for part in loss.of_samples(x, wanted, **mask)] for x, wanted, mask in prepared]
+        parts = []
+        for logits, wanted, mask in prepared:
+            with self._named(logits, wanted, mask):
+                parts.append([part.float() for part in loss.of_samples(logits, wanted, **mask)])
         flat = [part.reshape(len(part), -1) for scale in parts for part in scale]
         whole = iter(torch.split(gather(torch.cat(flat, 1)), [part.shape[1] for part in flat], 1))
         return [
@@ -109,6 +118,24 @@ class SupervisedLoss:
         if valid is not None:
             logits = torch.where(valid, logits, self._certain_background(logits))
         return logits, wanted, {}
+
+    @contextmanager
+    def _named(self, logits: Tensor, wanted: Tensor, mask: dict[str, Any]) -> Iterator[None]:
+        """Say which loss it was that failed, where, and what it was given. Want of memory is not the loss's fault."""
+        try:
+            yield
+        except (SegplugError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            given = {"logits": logits, "target": wanted, **mask}
+            told = ", ".join(f"{name} {_described(value)}" for name, value in given.items())
+            kind = "each of the regions, 0 or 1" if self._labels.has_regions else "class numbers"
+            raise PluginError(
+                f"loss {self._name!r} failed: {type(error).__name__}: {error} ({place.filename}, line {place.lineno}). "
+                f"It was given {told}; the target holds {kind}. Correct the loss or its options, or choose another "
+                "with --set trainer.loss=NAME"
+            ) from error
 
     def _checked(self, value: Any) -> Tensor:
         if not isinstance(value, Tensor) or value.ndim:
@@ -132,6 +159,12 @@ def scale_weights(resolutions: int) -> list[float]:
         return [1.0]
     weights = [0.5**i for i in range(resolutions - 1)]
     return [w / sum(weights) for w in weights] + [0.0]
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    return f"{str(value.dtype).removeprefix('torch.')} ({', '.join(map(str, value.shape))})"
 
 
 def _takes_mask(loss: Loss) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segplug.errors import DataError, UsageError
-from segplug.runtime.files import replacing
+from segplug.runtime.files import parse_json, replacing
 from segplug.runtime.raw_dataset import IMAGE_ENDINGS
 
 MANIFEST = "segplug_model.json"
@@ -105,15 +105,64 @@ class ModelArchive:
         """Write a file below `target`; returns its SHA-256."""
         path = target.joinpath(*PurePosixPath(name).parts)
         path.parent.mkdir(parents=True, exist_ok=True)
-        digest, left = hashlib.sha256(), self._entries[name].file_size
-        with self._opened(name) as source, path.open("xb") as file:
+        digest = hashlib.sha256()
+        with path.open("xb") as file:
+            for block in self._blocks(name):
+                digest.update(block)
+                file.write(block)
+        return digest.hexdigest()
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of a file, which is not unpacked."""
+        digest = hashlib.sha256()
+        for block in self._blocks(name):
+            digest.update(block)
+        return digest.hexdigest()
+
+    def manifest(self) -> Mapping[str, str] | None:
+        """SHA-256 of each file, as the data set's manifest says, or None for an archive of nnU-Net.
+
+        Raises:
+            DataError: the manifest is damaged, or names files that are not there.
+        """
+        place = next((n for n in self._entries if n.endswith(f"/{MANIFEST}") and n.count("/") == 1), None)
+        if place is None:
+            return None
+        try:
+            files = parse_json(self.read(place))["files"]
+            hashes = {str(file): str(entry["sha256"]) for file, entry in files.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{self.path}: {place}: damaged: {error}. Download it again") from None
+        if missing := sorted(set(hashes) - set(self._entries)):
+            raise DataError(
+                f"{self.path}: lacks {', '.join(missing[:5])}, which its {MANIFEST} names. Download it again"
+            )
+        return hashes
+
+    def compare(self, name: str, found: str, manifest: Mapping[str, str]) -> None:
+        """Refuse a file whose SHA-256 is not that of the manifest.
+
+        Raises:
+            DataError: it is another, or the manifest does not have the file.
+        """
+        path = PurePosixPath(name)
+        if path.name == MANIFEST and len(path.parts) == 2:
+            return
+        if name not in manifest:
+            if path.suffix == ".md":  # the card is made of the rest
+                return
+            raise DataError(f"{self.path}: {name} is not in its {MANIFEST}. Do not use this file")
+        if manifest[name] != found:
+            raise DataError(f"{self.path}: {name} is not as its {MANIFEST} says (SHA-256). Do not use this file")
+
+    def _blocks(self, name: str) -> Iterator[bytes]:
+        left = self._entries[name].file_size
+        with self._opened(name) as source:
             while block := source.read(_BYTES_AT_ONCE):
                 left -= len(block)
                 if left < 0:  # more than the archive says
                     raise DataError(f"{self.path}: {name} is larger than the archive says. Do not use this file")
-                digest.update(block)
-                file.write(block)
-        return digest.hexdigest()
+                yield block
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[Any]:

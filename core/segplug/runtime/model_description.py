@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,9 @@ from segplug.runtime.model_names import ModelName, crossval_name, parse_model_na
 from segplug.runtime.plan_codec import decode_plan
 
 Read = Callable[[str], bytes]
+
+FOLD = re.compile(r"\d{1,6}|all", re.ASCII)
+"""What follows `fold_` in the name of a fold's folder."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ def _describe(
     for path in inside:
         if path.parts[0].startswith("fold_"):
             fold = path.parts[0].removeprefix("fold_")
+            if not FOLD.fullmatch(fold):  # what a person put aside
+                continue
             if len(path.parts) == 2 and path.suffix == ".pth":
                 checkpoints.setdefault(fold, []).append(path.stem.removeprefix("checkpoint_"))
             if path.parts[1:] == ("validation", "summary.json"):

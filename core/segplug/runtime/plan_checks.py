@@ -15,6 +15,15 @@ from segplug.runtime.wording import counted
 NNUNET_NETWORKS = "dynamic_network_architectures."
 """Begins nnU-Net's names of networks, whose `strides` halve the patch at each stage."""
 
+MOST_SAMPLES = 100_000
+"""Of a batch; MOST_VOXELS of a patch (float32 of one channel is 8 GiB then) and MOST_FEATURES of a stage: beyond these
+no machine trains or predicts, so the number is a slip of the pen, or meant to bring a program down."""
+MOST_VOXELS = 2**31
+MOST_FEATURES = 65_536
+
+_LONGEST = 200
+"""Characters of a value that a message shows."""
+
 
 def check_plan(plan: Plan, source: Path) -> None:
     """Refuse a plan with entries of another type, number or size than the stages rely on.
@@ -53,9 +62,13 @@ def _of_configuration(configuration: Configuration) -> Iterator[str]:
         yield _told("data_identifier", identifier, "a plain folder name: the folder stands beside the plans")
     if not _is_whole(configuration.batch_size, 1):
         yield _told("batch_size", configuration.batch_size, "a whole number from 1 on")
+    elif configuration.batch_size > MOST_SAMPLES:
+        yield _told("batch_size", configuration.batch_size, f"at most {MOST_SAMPLES}")
     patch, spacing = configuration.patch_size, configuration.spacing
     if len(patch) not in (2, 3) or not all(_is_whole(n, 1) for n in patch):
         yield _told("patch_size", list(patch), "two or three whole numbers from 1 on")
+    elif math.prod(patch) > MOST_VOXELS:
+        yield _told("patch_size", list(patch), f"at most {MOST_VOXELS} voxels together")
     elif len(spacing) != len(patch) or not all(_is_number(s) and s > 0 for s in spacing):
         yield _told("spacing", list(spacing), f"{len(patch)} numbers above 0, one per axis of the patch")
     else:
@@ -73,6 +86,18 @@ def _of_configuration(configuration: Configuration) -> Iterator[str]:
     yield from _of_component("resampling_fn_seg", configuration.resample_seg)
     yield from _of_component("resampling_fn_probabilities", configuration.resample_probabilities)
     yield from _of_component("architecture", configuration.architecture)
+    yield from _of_features(configuration)
+
+
+def _of_features(configuration: Configuration) -> Iterator[str]:
+    """Features of nnU-Net's networks that no memory holds."""
+    architecture = configuration.architecture
+    if not _has_options(architecture) or not str(architecture.name).startswith(NNUNET_NETWORKS):
+        return
+    features = architecture.options.get("features_per_stage")
+    numbers = features if isinstance(features, (list, tuple)) else [features]
+    if any(isinstance(number, (int, float)) and number > MOST_FEATURES for number in numbers):
+        yield _told("features_per_stage", features, f"at most {MOST_FEATURES} in a stage")
 
 
 def of_strides(configuration: Configuration) -> Iterator[str]:
@@ -113,4 +138,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _told(entry: str, found: Any, expected: str) -> str:
-    return f"{entry} is {found!r}; expected {expected}"
+    try:
+        text = repr(found)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        text = "a number of thousands of digits"
+    return f"{entry} is {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}; expected {expected}"

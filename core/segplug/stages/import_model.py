@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 from uuid import uuid4
 
 from segplug.errors import CheckpointError, DataError, UsageError
 from segplug.runtime.checkpoint import read_checkpoint
 from segplug.runtime.choice_codec import instructions, read_choice
 from segplug.runtime.download import download, is_url
-from segplug.runtime.files import PARTIAL, file_hash, parse_json, write_text
+from segplug.runtime.files import PARTIAL, file_hash, write_text
 from segplug.runtime.installed_models import read_installed, tell_of_all
-from segplug.runtime.model_archive import MANIFEST, ModelArchive
-from segplug.runtime.model_description import ModelsDescription, describe_files, describe_results
+from segplug.runtime.model_archive import ModelArchive
+from segplug.runtime.model_description import FOLD, ModelsDescription, describe_files, describe_results
 from segplug.runtime.project import Project
 
 STAGE = "import"
@@ -103,13 +101,17 @@ def import_model(
 
 
 def inspect_archive(path: Path, *, max_gb: float = MOST_GB) -> ModelsDescription:
-    """Describe the models in a zip without unpacking it.
+    """Describe the models in a zip without unpacking it; hashes are compared as `import_model` does.
 
     Raises:
         UsageError, DataError: see `import_model`.
     """
     with ModelArchive(path, int(max_gb * 1e9)) as archive:
-        return describe_files(archive.names, archive.read, str(path))
+        described = describe_files(archive.names, archive.read, str(path))
+        manifest = archive.manifest()
+        for file in archive.names if manifest is not None else ():
+            archive.compare(file, archive.digest(file), manifest or {})
+        return described
 
 
 def inspect_model(project: Project, source: str | Path) -> ModelsDescription:
@@ -142,18 +144,14 @@ def _install(project: Project, archive: ModelArchive, staging: Path, results: Pa
         raise DataError(
             f"{archive.path}: {', '.join(outside[:3]) or name}: expected files of one data set, in Dataset004_NAME/..."
         )
+    _require_folds(archive)
     _require_free(archive, results, overwrite)
-    manifest = _read_manifest(archive, f"{name}/{MANIFEST}")
+    manifest = archive.manifest()
     for done, file in enumerate(archive.names, start=1):
         found = archive.unpack(file, staging)
-        if manifest is not None and file != f"{name}/{MANIFEST}":
-            _compare(archive, file, found, manifest)
+        if manifest is not None:
+            archive.compare(file, found, manifest)
         project.progress(STAGE, file, done, len(archive.names))
-    missing = sorted(set(manifest or ()) - set(archive.names))
-    if missing:
-        raise DataError(
-            f"{archive.path}: lacks {', '.join(missing[:5])}, which its {MANIFEST} names. Download it again"
-        )
     for model in described.models:
         if not model.folds:
             raise DataError(f"{archive.path}: {model.name} has no checkpoint")
@@ -185,6 +183,16 @@ def _checked(archive: ModelArchive, file: Path, shown: Path) -> str:
         return read_checkpoint(file, mapped=True).configuration
     except CheckpointError as error:
         raise CheckpointError(f"{archive.path}: {str(error).replace(str(file), str(shown))}") from None
+
+
+def _require_folds(archive: ModelArchive) -> None:
+    parts = (PurePosixPath(file).parts for file in archive.names)
+    folders = {p[2] for p in parts if len(p) > 3 and p[1].count("__") == 2 and p[2].startswith("fold_")}
+    wrong = sorted(name for name in folders if not FOLD.fullmatch(name.removeprefix("fold_")))
+    if wrong:
+        raise DataError(
+            f"{archive.path}: {', '.join(wrong[:3])}: no fold is called so; expected fold_0, fold_1, ... or fold_all"
+        )
 
 
 def _require_free(archive: ModelArchive, results: Path, overwrite: bool) -> None:
@@ -231,23 +239,3 @@ def _move(source: Path, target: Path) -> list[PurePosixPath]:
                 (aside / place).rename(destination)
             raise
     return places
-
-
-def _read_manifest(archive: ModelArchive, name: str) -> Mapping[str, Any] | None:
-    """Hashes of the files, or None for an archive of nnU-Net."""
-    if name not in archive.names:
-        return None
-    try:
-        files = parse_json(archive.read(name))["files"]
-        return {file: entry["sha256"] for file, entry in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{archive.path}: {name}: damaged: {error}. Download it again") from None
-
-
-def _compare(archive: ModelArchive, file: str, found: str, manifest: Mapping[str, Any]) -> None:
-    if file not in manifest:
-        if PurePosixPath(file).suffix == ".md":  # the card is made of the rest
-            return
-        raise DataError(f"{archive.path}: {file} is not in its {MANIFEST}. Do not use this file")
-    if manifest[file] != found:
-        raise DataError(f"{archive.path}: {file} is not as its {MANIFEST} says (SHA-256). Do not use this file")

@@ -13,6 +13,7 @@ from typing import Any
 from segplug.errors import DataError, PluginError, SegplugError, UsageError
 from segplug.model import CaseEvaluation, Choice, Evaluation, Plan, RawDataset
 from segplug.runtime.case_reading import read_image, read_labels
+from segplug.runtime.case_work import each_case
 from segplug.runtime.choice_codec import candidate_folder, instructions, read_choice
 from segplug.runtime.evaluation import SUMMARY, read_summary
 from segplug.runtime.files import read_json, write_text
@@ -22,9 +23,10 @@ from segplug.runtime.overlay import draw_overlay
 from segplug.runtime.plan_codec import read_plan
 from segplug.runtime.planned import plans_names
 from segplug.runtime.project import Project
-from segplug.runtime.raw_dataset import choose_reader, load_dataset
+from segplug.runtime.raw_dataset import choose_reader
 from segplug.runtime.report import page, plots
 from segplug.runtime.report.facts import CaseFacts, ModelFacts, case_score, look_at_case, read_model, worst_cases
+from segplug.runtime.report.survey import find_dataset
 
 STAGE = "report"
 REPORT = "report.html"
@@ -35,7 +37,8 @@ def report(project: Project, dataset: str | int | Path, *, output: Path | None =
     """Write one HTML page that needs no other file and no network.
 
     It shows what there is: images and label maps of the raw data set, every plan, every trained model with its
-    validation, the choice. What is missing yet is told with the command that makes it; what cannot be read, as such.
+    validation, the choice. What is missing yet is told with the command that makes it; what cannot be read, or is not
+    there any more (cases, or all of the raw data), as such.
 
     Args:
         dataset: id, name or path of a data set.
@@ -47,13 +50,13 @@ def report(project: Project, dataset: str | int | Path, *, output: Path | None =
 
     Raises:
         UsageError: there is no such data set, or the folder of results is needed and not set.
-        DataError: dataset.json is damaged.
+        DataError: dataset.json is damaged, and there is no copy of it.
     """
-    raw = load_dataset(project.workspace.raw_folder(dataset))
+    raw, missing = find_dataset(project.workspace, dataset)
     target = output or project.workspace.results_folder(raw.name) / REPORT
-    reader_name = choose_reader(raw, project.kernel)
+    reader_name = choose_reader(raw, project.kernel) if raw.cases else "no reader, as there are no cases"
     with project.stage(STAGE, raw.name, len(raw.cases)):
-        cases, problems = _look(project, raw, reader_name)
+        cases, problems = _look(project, raw, reader_name) if raw.cases else ([], [])
         plans, plan_problems = _plans(project, raw.name)
         models = _models(project, raw.name)
         choice, no_choice = _choice(project, raw.name)
@@ -64,7 +67,7 @@ def report(project: Project, dataset: str | int | Path, *, output: Path | None =
             page.render(
                 raw.name,
                 about=_about(raw, cases, reader_name),
-                data_problems=problems,
+                data_problems=[*missing, *problems],
                 data_plots=_data_plots(raw, cases),
                 cases=page.case_table(cases, raw.description.labels) if cases else None,
                 plans=[_plan(project, raw, plan) for plan in plans],
@@ -87,18 +90,9 @@ def report(project: Project, dataset: str | int | Path, *, output: Path | None =
 def _look(project: Project, raw: RawDataset, reader: str) -> tuple[list[CaseFacts], list[str]]:
     """Every case that can be read, and what is wrong with the others."""
     work = partial(look_at_case, reader=project.kernel.registry.build("readers", reader), description=raw.description)
-    names = list(raw.cases)
-    found: dict[int, CaseFacts] = {}
-    problems = []
-    for done, outcome in enumerate(project.executor.map(work, list(raw.cases.values())), start=1):
-        if outcome.value is not None:
-            found[outcome.index] = outcome.value
-        elif isinstance(outcome.error, SegplugError):
-            problems.append(f"{names[outcome.index]}: {outcome.error}")
-        elif outcome.error is not None:
-            raise outcome.error
-        project.progress(STAGE, names[outcome.index], done, len(names))
-    return [found[index] for index in sorted(found)], sorted(problems)
+    found: dict[str, CaseFacts] = {}
+    wrong = each_case(project, STAGE, work, raw.cases, found.__setitem__)
+    return [found[name] for name in raw.cases if name in found], [f"{name}: {error}" for name, error in wrong.items()]
 
 
 def _about(raw: RawDataset, cases: Sequence[CaseFacts], reader: str) -> list[tuple[str, str]]:
@@ -226,7 +220,7 @@ def _rank(evaluation: Evaluation | None) -> float:
 def _worst(
     project: Project, raw: RawDataset, reader_name: str, cases: Sequence[CaseEvaluation], most: int
 ) -> list[dict[str, str]]:
-    reader = project.kernel.registry.build("readers", reader_name)
+    reader = project.kernel.registry.build("readers", reader_name) if raw.cases else None
     shown = []
     for case in worst_cases(cases, most):
         title = f"{case.name}: mean Dice {case_score(case):.4f}"

@@ -19,6 +19,19 @@ NORMS = {
 MOST_SAMPLES = 100_000
 """Of a batch: more is a slip of the pen."""
 
+MOST_ITERATIONS = 1_000_000
+"""Of an epoch, after which alone checkpoints are written and scores told: at 0.1 s each, more than a day."""
+
+LIMITS = {
+    "epochs": (1, math.inf),
+    "iterations_per_epoch": (1, MOST_ITERATIONS),
+    "val_iterations_per_epoch": (0, MOST_ITERATIONS),
+    "batch_size": (1, MOST_SAMPLES),
+    "accumulate": (1, MOST_SAMPLES),
+    "patience": (1, math.inf),
+}
+"""Least and most of whole numbers."""
+
 
 @dataclass(frozen=True)
 class NNUNetTrainer:
@@ -70,15 +83,13 @@ class NNUNetTrainer:
     augmentation: ComponentRef = field(default=ComponentRef("nnunet"))
 
     def __post_init__(self) -> None:
-        least = {"epochs": 1, "iterations_per_epoch": 1, "val_iterations_per_epoch": 0, "batch_size": 1}
-        for name, smallest in (least | {"accumulate": 1, "patience": 1}).items():
+        for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
-            if value is not None and value < smallest:
-                raise ValueError(f"{name} is {value}; expected {smallest} or more")
+            if value is not None and not least <= value <= most:
+                expected = f"{least} or more" if value < least else f"at most {most}"
+                raise ValueError(f"{name} is {value}; expected {expected}")
         if self.patch_size is not None and not all(side >= 1 for side in self.patch_size):
             raise ValueError(f"patch_size is {self.patch_size}; expected whole numbers from 1 on")
-        if self.batch_size is not None and self.batch_size > MOST_SAMPLES:
-            raise ValueError(f"batch_size is {self.batch_size}; expected at most {MOST_SAMPLES}")
         for name in ("lr", "gradient_clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
