@@ -73,7 +73,7 @@ def plan(
             c.batch_size,
             list(c.patch_size),
             [round(s, 6) for s in c.spacing],
-            len(_strides(c.architecture.options)),
+            len(_strides(c.architecture.options)) or None,  # not every network has them
         ]
         for c in made.configurations.values()
     ]
