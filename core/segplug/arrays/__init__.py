@@ -3,6 +3,9 @@
 `image` and `labels` give an array its place; all else takes and returns the values of `segplug.model`. Where components
 are needed (normalizers, planners, ...), those of `project` are taken; without one, all that are installed.
 
+A predicted label map, or probabilities, may be mapped from a file on disk and be larger than memory: what works on them
+region by region calls `release(array)` now and then, which gives back the memory of what it has read.
+
 Importing it does not import torch; loading a model does.
 """
 
@@ -24,3 +27,4 @@ from segplug.arrays.planning import preprocess as preprocess
 from segplug.arrays.prediction import LoadedModel as LoadedModel
 from segplug.arrays.prediction import load_model as load_model
 from segplug.arrays.writing import write_dataset as write_dataset
+from segplug.runtime.probability_file import forget_pages as release
