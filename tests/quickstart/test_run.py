@@ -118,6 +118,13 @@ def test_only_what_is_missing_or_changed_is_made_again(project, listener, short)
     kept = list(fold.trained.model_folder.glob("previous_fold_0_*/checkpoint_final.pth"))
     assert len(kept) == 1
 
+    # settings that cannot be cost nothing
+    wrong = replace(short, overrides=(*short.overrides, "trainer.freeze=encodr"))
+    with pytest.raises(UsageError, match="no weights in 'encodr'"):
+        run(project, 501, folds=[0], configurations=["3d_fullres"], planning=COMPACT, training=wrong)
+    assert list(fold.trained.model_folder.glob("previous_fold_0_*/checkpoint_final.pth")) == kept
+    assert changed.folds[0].trained.checkpoint().is_file()
+
     # other settings
     longer = replace(short, overrides=(*short.overrides, "trainer.epochs=2"))
     with pytest.warns(UserWarning, match="because the trainer's settings changed"):

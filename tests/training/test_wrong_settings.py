@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segplug.errors import UsageError
+from segplug.errors import CheckpointError, UsageError
 from segplug.stages import train as stage
 from segplug.stages.train import train
 
@@ -42,6 +42,9 @@ WRONG = [
     "lr_factors.encoder=-1",
     "lr_factors.encoder=inf",
     "lr_factors.encoder=x",
+    "lr_factors.encodr=0.5",
+    "freeze=encodr",
+    'freeze=["encoder", "decoder"]',
     "optimizer.foo=1",
     "optimizer.beta2=2",
     "optimizer.beta1=-1",
@@ -93,6 +96,13 @@ def refuse(make_project, monkeypatch):
 def test_a_wrong_setting(refuse, wrong):
     with pytest.raises(UsageError, match=rf"trainer.*{wrong.partition('=')[0].rpartition('.')[2]}"):
         refuse(f"trainer.{wrong}")
+
+
+def test_a_checkpoint_that_is_none(refuse, tmp_path):
+    file = tmp_path / "bad.pth"
+    file.write_bytes(b"xxxx")
+    with pytest.raises(CheckpointError, match=r"bad\.pth"):
+        refuse(pretrained=file)
 
 
 @pytest.mark.parametrize("wrong", ["poly,warmup_epochs=-1", "cosine,warmup_epochs=x", "poly,exponent=nan"])

@@ -127,9 +127,10 @@ class Trainer(Protocol):
     (`trainer.lr_factors.encoder=0.1`). A trainer without a field `epochs` has no `--epochs`.
 
     What a trainer may have besides: a method `adapt(configuration) -> Configuration`, for settings that change the
-    network (it raises ValueError where they do not go with it); an attribute `nnunet_class`, name of the one class of
-    nnunetv2 that builds that network, or None; a field `patience`, if it may end a training early, which it then notes
-    as `stopped_early` in the state of `final`.
+    network (it raises ValueError where they do not go with it); a method `check_network(network)`, called before
+    anything is begun with the network that is to be trained, which raises ValueError where settings do not go with
+    that; an attribute `nnunet_class`, name of the one class of nnunetv2 that builds that network, or None; a field
+    `patience`, if it may end a training early, which it then notes as `stopped_early` in the state of `final`.
     """
 
     def train(self, task: TrainingTask) -> None:

@@ -52,7 +52,7 @@ def check_configurations(
             raise UsageError(f"{dataset} has no configuration {configuration!r}.{hint} There can be: {there}")
 
 
-def check_training(kernel: Kernel, trainer: str | None, overrides: Sequence[str], device: str, precision: str) -> None:
+def check_call(kernel: Kernel, trainer: str | None, overrides: Sequence[str], device: str, precision: str) -> None:
     """Refuse a device, precision, trainer or setting that cannot be, as far as it can be told without a plan.
 
     Raises:

@@ -22,16 +22,16 @@ from segplug.runtime.planned import DEFAULT_PLANS, plans_names
 from segplug.runtime.preprocessed_cases import STORE
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import load_dataset
-from segplug.runtime.run_checks import check_configurations, check_trainers, check_training
+from segplug.runtime.run_checks import check_call, check_configurations, check_trainers
 from segplug.runtime.run_record import FOLD_FILE, RunRecord, fold_manifest, what_changed
 from segplug.runtime.splits import find_split, read_splits
-from segplug.runtime.trainer_choice import ChosenTrainer, check_components, choose_trainer, folder_name
+from segplug.runtime.trainer_choice import ChosenTrainer, choose_trainer, folder_name
 from segplug.stages.plan import STAGE as PLAN_STAGE
 from segplug.stages.plan import plan as make_plan
 from segplug.stages.prepare import told_as_kept, verified_fingerprint
 from segplug.stages.preprocess import preprocess
 from segplug.stages.select import Selection, select
-from segplug.stages.train import train
+from segplug.stages.train import check_training, train
 from segplug.stages.validation_probabilities import Computing
 
 
@@ -167,7 +167,7 @@ def _check_asked(
 ) -> None:
     """Tell mistakes in the call before anything is done."""
     check_configurations(project.workspace, project.kernel, name, planning.planner, configurations)
-    check_training(project.kernel, training.trainer, training.overrides, training.device, training.precision)
+    check_call(project.kernel, training.trainer, training.overrides, training.device, training.precision)
 
 
 def _plan(project: Project, dataset: str | int | Path, name: str, planning: Planning, record: RunRecord) -> Plan:
@@ -256,7 +256,10 @@ def _train(
     trained = _fold_folder(project, plan, configuration, fold, chosen)
     changed = what_changed(trained, manifest)
     if changed:
-        check_components(project.kernel.registry, chosen)  # a mistake in a name must not cost a trained fold
+        # a mistake in a setting must not cost a trained fold
+        check_training(
+            project, plan.dataset_name, configuration, fold, plans_name=plan.plans_name, **_settings(training)
+        )
         with working_in(trained.folder):
             aside = set_aside(trained)
         if aside is not None:

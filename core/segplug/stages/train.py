@@ -8,23 +8,21 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import segplug
-from segplug.errors import PluginError, UsageError
+from segplug.errors import PluginError
 from segplug.model import TrainedFold
 from segplug.protocols import PredictionSettings
+from segplug.runtime.beginning import Beginning, begin, check_pretrained
 from segplug.runtime.component_trial import try_components
 from segplug.runtime.compute_settings import training_compute
-from segplug.runtime.files import file_hash, replacing, write_json
+from segplug.runtime.files import replacing, write_json
 from segplug.runtime.fold_folder import forget_validation, set_aside
 from segplug.runtime.fold_work import FoldWork, find_work, parse_fold
 from segplug.runtime.folder_lock import working_in
-from segplug.runtime.network import build_network, count_input_channels
 from segplug.runtime.plan_codec import encode_plan
 from segplug.runtime.processes import ALONE, Processes
 from segplug.runtime.project import Project
-from segplug.runtime.randomness import torch_seed
 from segplug.runtime.trainer_choice import public_name, record
 from segplug.runtime.training_log import TrainingLog
 from segplug.runtime.training_task import FoldTraining
@@ -104,29 +102,67 @@ def train(
                 continue_=continue_,
                 processes=processes,
             )
-            _check(project, work, pretrained, processes)
+            beginning = _check(project, work, pretrained, processes)
         processes.agree(work.decisive)
         if work.complete:
             with project.stage(STAGE, f"{work.subject} (finished already, nothing to do)"):
                 return work.trained
-        _train_and_validate(project, work, continue_, pretrained, save_probabilities, processes)
+        _train_and_validate(project, work, continue_, beginning, save_probabilities, processes)
     return work.trained
 
 
-def _check(project: Project, work: FoldWork, pretrained: Path | None, processes: Processes) -> None:
-    """Find mistakes before anything is begun or moved."""
+def check_training(
+    project: Project,
+    dataset: str | int | Path,
+    configuration: str,
+    fold: int | str,
+    *,
+    plans_name: str | None = None,
+    trainer: str | None = None,
+    overrides: Sequence[str] = (),
+    epochs: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    seed: int | None = None,
+) -> None:
+    """Refuse what `train` of these arguments, from the beginning, would refuse; nothing is begun or moved.
+
+    Raises:
+        UsageError, DataError, PluginError: see `train`.
+    """
+    work = find_work(
+        project,
+        dataset,
+        configuration,
+        parse_fold(fold),
+        plans_name=plans_name,
+        trainer=trainer,
+        overrides=overrides,
+        epochs=epochs,
+        device=device,
+        precision=precision,
+        seed=seed,
+        continue_=False,
+    )
+    _check(project, work, None, ALONE)
+
+
+def _check(project: Project, work: FoldWork, pretrained: Path | None, processes: Processes) -> Beginning | None:
+    """Find mistakes before anything is begun or moved; what the training, if there is to be one, begins with."""
     if pretrained is not None:
-        _check_pretrained(work, pretrained)
-    if not work.is_trained:
-        processes.require_samples(work.batch_size)
-        try_components(project.kernel.registry, work.chosen, work.configuration, work.dataset)
+        check_pretrained(work, pretrained)
+    if work.is_trained:
+        return None
+    processes.require_samples(work.batch_size)
+    try_components(project.kernel.registry, work.chosen, work.configuration, work.dataset)
+    return begin(project.kernel.registry, work, pretrained)
 
 
 def _train_and_validate(
     project: Project,
     work: FoldWork,
     continue_: bool,
-    pretrained: Path | None,
+    beginning: Beginning | None,
     save_probabilities: bool,
     processes: Processes,
 ) -> None:
@@ -138,8 +174,8 @@ def _train_and_validate(
                     with working_in(work.trained.folder):  # nobody else trains there
                         kept = set_aside(work.trained)
                 held.enter_context(working_in(work.trained.folder))
-        if not work.is_trained:
-            _train(project, work, _subject(work, continue_, kept), pretrained, processes)
+        if beginning is not None:
+            _train(project, work, _subject(work, continue_, kept), beginning, processes)
         settings = PredictionSettings(
             device=str(work.device), precision=work.precision, save_probabilities=save_probabilities
         )
@@ -165,21 +201,7 @@ def _subject(work: FoldWork, continue_: bool, kept: Path | None) -> str:
     return work.subject if kept is None else f"{work.subject}, anew (what was there is kept in {kept})"
 
 
-def _check_pretrained(work: FoldWork, file: Path) -> None:
-    """Refuse what cannot be meant: another file than that which the training to be continued began with."""
-    if not file.is_file():
-        raise UsageError(f"--pretrained {file}: no such file; expected a checkpoint_*.pth")
-    if work.state.checkpoint is not None:
-        before = work.state.checkpoint.extension.get("pretrained") or {}
-        if before.get("hash") != file_hash(file):
-            began = f"with {before['file']}" if before else "without pretrained weights"
-            raise UsageError(
-                f"--pretrained {file}: the training to be continued began {began}. Leave the option out, or train "
-                "anew without --continue"
-            )
-
-
-def _train(project: Project, work: FoldWork, subject: str, pretrained: Path | None, processes: Processes) -> None:
+def _train(project: Project, work: FoldWork, subject: str, beginning: Beginning, processes: Processes) -> None:
     folder = work.trained.folder
     with project.stage(STAGE, subject, work.epochs or 0), training_compute(work.device, processes) as threads:
         with processes.together():
@@ -189,7 +211,7 @@ def _train(project: Project, work: FoldWork, subject: str, pretrained: Path | No
                 _write_model_files(project, work)
                 log = TrainingLog(folder)
                 _log_start(log, work, subject, threads, processes)
-            task = _make_task(project, work, log, pretrained, processes)
+            task = _make_task(project, work, log, beginning, processes)
         with task:
             work.chosen.trainer.train(task)
         with processes.together():
@@ -212,29 +234,15 @@ def _forget(work: FoldWork) -> None:
 
 
 def _make_task(
-    project: Project, work: FoldWork, log: TrainingLog | None, pretrained: Path | None, processes: Processes
+    project: Project, work: FoldWork, log: TrainingLog | None, beginning: Beginning, processes: Processes
 ) -> FoldTraining:
-    import torch
-
-    from segplug.runtime.pretrained import transfer
-
     registry, configuration, chosen = project.kernel.registry, work.configuration, work.chosen
-    deep_supervision = bool(getattr(work.chosen.trainer, "deep_supervision", True))
-    labels = work.dataset.labels
-    channels = count_input_channels(configuration, work.dataset.num_channels, labels)
-    torch.manual_seed(torch_seed(work.seed, "network", work.trained.fold))
-    network = build_network(registry, configuration, channels, labels.output_channels, deep_supervision)
-    began: dict[str, Any] = {}
-    if work.state.checkpoint is not None:
-        began = {key: value for key, value in work.state.checkpoint.extension.items() if key == "pretrained"}
-    elif pretrained is not None:
-        done = transfer(network, pretrained, work.dataset.raw["labels"])
-        began = {"pretrained": {"file": str(done.file), "hash": done.digest, "anew": dict(done.anew)}}
-        if log is not None:
-            for line in done.lines():
-                log.line(line)
-            if done.anew:
-                warnings.warn("; ".join(done.lines()), stacklevel=2)
+    done = beginning.transferred
+    if done is not None and log is not None:
+        for line in done.lines():
+            log.line(line)
+        if done.anew:
+            warnings.warn("; ".join(done.lines()), stacklevel=2)
     used = [work.chosen.provided, registry.resolve("architectures", configuration.architecture.name)]
     return FoldTraining(
         project=project,
@@ -244,7 +252,7 @@ def _make_task(
         fold=work.trained.fold,
         split=work.split,
         folder=work.trained.folder,
-        network=network.to(work.device),
+        network=beginning.network.to(work.device),
         device=work.device,
         precision=work.precision,
         seed=work.seed,
@@ -260,7 +268,7 @@ def _make_task(
             "precision": work.precision,
             "device": work.device.type,
             **work.inputs,
-            **began,
+            **beginning.note,
         },
         saved=work.state.checkpoint,
         training_log=log,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -13,21 +13,29 @@ LR_FACTOR = "lr_factor"
 """Key of a parameter group: what the learning rate of the schedule is multiplied by."""
 
 
-def freeze(network: nn.Module, parts: Sequence[str]) -> None:
-    """Leave weights as they are: those of modules of these names, such as `encoder` or `decoder.stages.0`.
+def check_parts(network: nn.Module, frozen: Sequence[str], factors: Iterable[str]) -> None:
+    """Refuse names that stand for no weights, as parts to freeze or to give a learning rate of their own.
 
     Raises:
         UsageError: a name stands for no weights, or all weights are frozen.
     """
     named = dict(network.named_parameters())
-    for part in parts:
-        found = [weight for name, weight in named.items() if _within(name, part)]
-        if not found:
+    for part in frozen:
+        if not any(_within(name, part) for name in named):
             raise _unknown("freeze", part, named)
-        for weight in found:
+    trained = {name: w for name, w in named.items() if not any(_within(name, part) for part in frozen)}
+    if not trained:
+        raise UsageError(f"trainer.freeze: {', '.join(frozen)} are all of the network's weights; nothing is left")
+    for part in factors:
+        if not any(_within(name, part) for name in trained):
+            raise _unknown("lr_factors", part, trained)
+
+
+def freeze(network: nn.Module, parts: Sequence[str]) -> None:
+    """Leave weights as they are: those of modules of these names, such as `encoder` or `decoder.stages.0`."""
+    for name, weight in network.named_parameters():
+        if any(_within(name, part) for part in parts):
             weight.requires_grad_(False)
-    if parts and not any(weight.requires_grad for weight in named.values()):
-        raise UsageError(f"trainer.freeze: {', '.join(parts)} are all of the network's weights; nothing is left")
 
 
 def set_training(network: nn.Module, frozen: Sequence[str]) -> None:
@@ -43,16 +51,10 @@ def parameter_groups(network: nn.Module, factors: Mapping[str, float]) -> list[A
 
     Args:
         factors: module -> factor of its learning rate; of several that hold a weight the longest name counts.
-
-    Raises:
-        UsageError: a name stands for no weights that are trained.
     """
     named = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     if not factors:
         return list(named.values())
-    for part in factors:
-        if not any(_within(name, part) for name in named):
-            raise _unknown("lr_factors", part, named)
     groups: dict[float, list[Any]] = {}
     for name, weight in named.items():
         holding = sorted((part for part in factors if _within(name, part)), key=len)

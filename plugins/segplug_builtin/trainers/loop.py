@@ -43,6 +43,7 @@ class TrainingLoop:
         self._settings = settings
         self._task = task
         self._loss = task.loss(settings.loss, settings.deep_supervision)
+        settings.check_network(task.network)
         freeze(task.network, settings.freeze)
         self._parameters = [p for p in task.network.parameters() if p.requires_grad]
         groups = parameter_groups(task.network, settings.lr_factors)

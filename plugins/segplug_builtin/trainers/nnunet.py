@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from segplug.model import ComponentRef, Configuration
 from segplug.protocols import TrainingTask
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NORMS = {
     "batch": ("torch.nn.BatchNorm{}d", {"eps": 1e-5, "affine": True}),
@@ -131,6 +134,17 @@ class NNUNetTrainer:
         name, arguments = NORMS[self.norm]
         options = {"norm_op": name.format(configuration.dimensions), "norm_op_kwargs": arguments}
         return replace(configuration, architecture=ComponentRef(architecture.name, {**architecture.options, **options}))
+
+    def check_network(self, network: nn.Module) -> None:
+        """Refuse names in `freeze` and `lr_factors` that are no parts of the network.
+
+        Raises:
+            UsageError: naming the parts that there are.
+        """
+        if self.freeze or self.lr_factors:
+            from segplug_builtin.trainers.layers import check_parts
+
+            check_parts(network, self.freeze, self.lr_factors)
 
     def train(self, task: TrainingTask) -> None:
         """Train from the beginning, or from what the task has saved."""
