@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from segplug import arrays as arrays
     from segplug.arrays.prediction import LoadedModel as LoadedModel
     from segplug.arrays.prediction import load_model as load_model
+    from segplug.cli.shell import open_project as project_of_command
     from segplug.errors import SegplugError as SegplugError
     from segplug.kernel import Component as Component
     from segplug.kernel import hookimpl as hookimpl
@@ -75,6 +76,7 @@ _HOME = {
     "predict_images": "segplug.stages.predict",
     "prepare": "segplug.stages.prepare",
     "preprocess": "segplug.stages.preprocess",
+    "project_of_command": "segplug.cli.shell",
     "report": "segplug.stages.report",
     "run": "segplug.stages.run",
     "select": "segplug.stages.select",
@@ -83,6 +85,9 @@ _HOME = {
     "train": "segplug.stages.train",
     "verify": "segplug.stages.verify",
 }
+
+_THERE = {"project_of_command": "open_project"}
+"""Names at home that differ from those here."""
 
 __all__ = [
     "Component",
@@ -114,6 +119,7 @@ __all__ = [
     "predict_images",
     "prepare",
     "preprocess",
+    "project_of_command",
     "report",
     "run",
     "select",
@@ -131,7 +137,7 @@ def __getattr__(name: str) -> Any:
         return import_module("segplug.arrays")
     if name not in _HOME:
         raise AttributeError(f"module 'segplug' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(_HOME[name]), _THERE.get(name, name))
 
 
 def __dir__() -> list[str]:

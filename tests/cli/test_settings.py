@@ -98,3 +98,16 @@ def test_errors_name_the_key_and_what_was_expected(here: Path, text: str, expect
 def test_a_wrong_environment_variable_is_named(here: Path) -> None:
     with pytest.raises(UsageError, match="SEGPLUG_WORKERS is '-2'; expected a whole number"):
         read_settings(Roots(), {"SEGPLUG_WORKERS": "-2"})
+
+
+def test_executors_have_options_and_the_command_line_names_one(here: Path) -> None:
+    (here / "segplug.toml").write_text(
+        '[defaults]\nexecutor = "far"\n[executors.far]\naddress = "tcp://head:1"\n[executors.far.cluster]\ncores = 4\n'
+    )
+    found = read_settings(Roots(), {"SEGPLUG_EXECUTOR": "other"})
+    assert found.executor == "far"
+    assert found.executors == {"far": {"address": "tcp://head:1", "cluster": {"cores": 4}}}
+    assert read_settings(Roots(executor="local"), {}).executor == "local"
+    (here / "segplug.toml").write_text('[executors]\nfar = "tcp://head:1"\n')
+    with pytest.raises(UsageError, match=r"executors\.far is 'tcp://head:1'; expected a table"):
+        read_settings(Roots(), {})

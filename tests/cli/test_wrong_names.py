@@ -67,6 +67,7 @@ def test_a_name_of_the_command_line(root: Path, arguments: tuple[str, ...], told
     ("settings", "told"),
     [
         ('[defaults]\nexecutor = "nope"', "executor in the settings: no component 'nope' among the executors"),
+        ("[executors.local]\nthread = 2", "[executors.local] in the settings: executors: builtin:local cannot be made"),
         ('[pins]\nlosses.dice_ce = "nope:dice_ce"', "pin losses.dice_ce in the settings: no component"),
         ('[pins]\nlosses.dice_ce = "builtin:dice_cee"', "Did you mean"),
         ('[pins]\nlosses.dice_cee = "builtin:dice_ce"', "there is no 'dice_cee' among the losses"),

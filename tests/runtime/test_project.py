@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from segplug import Component, Project, hookimpl, open_project
+from segplug.errors import PluginError
 from segplug.kernel import Kernel
 from segplug.runtime.project import default_workers
 from segplug.runtime.workspace import Workspace
@@ -102,3 +104,27 @@ def test_open_project_from_python(tmp_path: Path) -> None:
 
 def test_default_workers_is_at_least_one() -> None:
     assert default_workers() >= 1
+
+
+def test_executors_are_made_with_their_options(project: Project) -> None:
+    options = {"local": {"threads": 3}, "counting": {"workers": 5}}
+    with Project(Workspace(), project.kernel, workers=1, executor="counting", executor_options=options) as own:
+        assert own.executor.workers == 5  # type: ignore[attr-defined]
+        with own.with_executor("counting") as other:
+            assert other.executor is not own.executor
+            assert CountingExecutor.open == 2
+        assert CountingExecutor.open == 1
+        with pytest.raises(PluginError, match="no component 'nope'"):
+            own.new_executor("nope")
+
+
+def test_little_work_is_done_here() -> None:
+    with Project(Workspace(), Kernel(discover=False), workers=2) as project:
+        here = project.executor_for(1000)
+        assert {outcome.value for outcome in here.map(_process, [1, 2, 3])} == {os.getpid()}
+        assert project.executor_for(1 << 30) is project.executor
+        assert project.executor_for(1000) is project.executor  # it is there already
+
+
+def _process(_: int) -> int:
+    return os.getpid()

@@ -133,12 +133,13 @@ def root(
     ] = None,
     results: Annotated[Path | None, typer.Option(help="Folder of trained models (nnUNet_results).")] = None,
     settings: Annotated[Path | None, typer.Option(help="Settings file [default: segplug.toml here or above].")] = None,
+    executor: Annotated[str | None, typer.Option(help="Where work on cases is done [default: local].")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for every error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
     ] = False,
 ) -> None:
-    ctx.obj = Roots(raw, preprocessed, results, settings)
+    ctx.obj = Roots(raw, preprocessed, results, settings, executor)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -26,17 +26,19 @@ class Roots:
     preprocessed: Path | None = None
     results: Path | None = None
     settings: Path | None = None
+    executor: str | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings, from wherever they came. `defaults` hold what options fall back to."""
+    """All settings, from wherever they came. `executors` holds options of executors by their name."""
 
     raw: Path | None = None
     preprocessed: Path | None = None
     results: Path | None = None
     workers: int | None = None
     executor: str = "local"
+    executors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     device: str = "auto"
     precision: str = "auto"
     pins: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +50,9 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "defaults": ("workers", "executor", "device", "precision"),
     "plugins": ("block",),
 }
-"""Tables and keys of segplug.toml; `pins` may hold any `<kind>.<name>`."""
+"""Tables and keys of segplug.toml. `pins` may hold any `<kind>.<name>`, `executors` a table for any executor."""
+
+_OPEN_TABLES = ("pins", "executors")
 
 
 def read_settings(roots: Roots, environment: Mapping[str, str] | None = None) -> Settings:
@@ -77,8 +81,11 @@ def read_settings(roots: Roots, environment: Mapping[str, str] | None = None) ->
         if text and name not in defaults:
             defaults[name] = _whole_number(text) if name == "workers" else text
             _check_compute(f"SEGPLUG_{name.upper()}", name, text)
+    if roots.executor is not None:
+        defaults["executor"] = roots.executor
     block = tuple(from_file.get("plugins", {}).get("block", ()))
-    return Settings(**paths, **defaults, pins=_pins(from_file.get("pins", {})), block=block)
+    executors = from_file.get("executors", {})
+    return Settings(**paths, **defaults, executors=executors, pins=_pins(from_file.get("pins", {})), block=block)
 
 
 def _find_file() -> Path | None:
@@ -94,11 +101,13 @@ def _read_file(file: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: not TOML: {error}") from None
     for table, values in content.items():
-        _known(file, table, (*_TABLES, "pins"), "table")
+        _known(file, table, (*_TABLES, *_OPEN_TABLES), "table")
         if not isinstance(values, dict):
             raise UsageError(f"{file}: {table!r} must be a table ([{table}])")
         for key, value in values.items():
-            if table != "pins":
+            if table == "executors" and not isinstance(value, dict):
+                raise UsageError(f"{file}: executors.{key} is {value!r}; expected a table of its options")
+            if table not in _OPEN_TABLES:
                 _known(file, key, _TABLES[table], f"key in [{table}]")
                 _typed(file, f"{table}.{key}", value)
     return content

@@ -104,7 +104,7 @@ def open_project(
     settings = settings_of(ctx)
     roots = {name: folders.get(name, getattr(settings, name)) for name in ("raw", "preprocessed", "results")}
     kernel = Kernel(pins=settings.pins, block=settings.block)
-    check_settings(kernel, settings.pins, settings.executor)
+    check_settings(kernel, settings.pins, settings.executor, settings.executors)
     speaks = processes is None or processes.first
     for builtin, inforce in kernel.registry.replacements() if speaks else ():
         what = f"the built-in {builtin.component.name!r} of the {builtin.kind.name}"
@@ -115,7 +115,13 @@ def open_project(
     with (
         _short_warnings() if speaks else warnings.catch_warnings(action="ignore"),
         ProgressDisplay() as display,
-        Project(Workspace(**roots), kernel, workers=workers, executor=settings.executor) as project,
+        Project(
+            Workspace(**roots),
+            kernel,
+            workers=workers,
+            executor=settings.executor,
+            executor_options=settings.executors,
+        ) as project,
     ):
         kernel.register(display, "segplug-progress")
         yield project

@@ -22,7 +22,8 @@ class Outcome(Generic[R]):
 class Executor(Protocol):
     """Runs a function over items; started once for a whole run and used by every stage.
 
-    The factory gets, by name, `workers: int` (0: everything in this process).
+    The factory gets, by name, `workers: int` (0: everything in this process), and as its options what the settings have
+    under `[executors.<name>]`, the name being that by which it was asked for.
     """
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Outcome[R]]:

@@ -12,10 +12,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from segplug.kernel import Kernel
+from segplug.model import ComponentRef
 from segplug.runtime.workspace import Workspace
 
 if TYPE_CHECKING:
     from segplug.protocols import Executor
+
+LOCAL = "local"
+"""The executor of this machine."""
+
+WORTH_WORKERS = 1 << 26
+"""Bytes to be read and counted that are worth starting workers: this takes as long, half a second."""
 
 
 class Project:
@@ -26,28 +33,68 @@ class Project:
         kernel: plugins and registry.
         workers: processes beside this one; 0 works in this process. None: one per core, at most one per 2 GB of memory.
         executor: name of the executor component.
+        executor_options: executor -> its options, for any that may be asked for.
 
     Used as a context manager it ends its workers.
     """
 
     def __init__(
-        self, workspace: Workspace, kernel: Kernel, *, workers: int | None = None, executor: str = "local"
+        self,
+        workspace: Workspace,
+        kernel: Kernel,
+        *,
+        workers: int | None = None,
+        executor: str = LOCAL,
+        executor_options: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.workspace = workspace
         self.kernel = kernel
         self.workers = default_workers() if workers is None else workers
         self._executor_name = executor
+        self._executor_options = dict(executor_options or {})
         self._tells = True
 
     @cached_property
     def executor(self) -> Executor:
         """Started on first use, kept until the project is closed."""
-        built: Executor = self.kernel.registry.build("executors", self._executor_name, workers=self.workers)
+        return self.new_executor()
+
+    def new_executor(self, name: str | None = None) -> Executor:
+        """Another executor with its options from the settings, for the caller to close.
+
+        Args:
+            name: of the component; None for the project's.
+
+        Raises:
+            PluginError: there is none of this name, or it does not take its options.
+        """
+        asked = name or self._executor_name
+        reference = ComponentRef(asked, dict(self._executor_options.get(asked, {})))
+        built: Executor = self.kernel.registry.build("executors", reference, workers=self.workers)
         return built
+
+    def with_executor(self, name: str) -> Project:
+        """The same project, whose stages work in another executor; to be closed by itself."""
+        other = Project(
+            self.workspace, self.kernel, workers=self.workers, executor=name, executor_options=self._executor_options
+        )
+        other._tells = self._tells
+        return other
+
+    def executor_for(self, size: int) -> Executor:
+        """The project's executor; this process where local workers would take longer to start than to work.
+
+        Args:
+            size: bytes of the content to be read, decompressed.
+        """
+        if self._executor_name == LOCAL and size < WORTH_WORKERS and "executor" not in vars(self):
+            here: Executor = self.kernel.registry.build("executors", LOCAL, workers=0)
+            return here
+        return self.executor
 
     def without_events(self) -> Project:
         """The same project, which tells the event hooks nothing: for processes that work for another one."""
-        silent = Project(self.workspace, self.kernel, workers=self.workers, executor=self._executor_name)
+        silent = self.with_executor(self._executor_name)
         silent._tells = False
         return silent
 
@@ -95,7 +142,8 @@ def open_project(
     results: str | Path | None = None,
     *,
     workers: int | None = None,
-    executor: str = "local",
+    executor: str = LOCAL,
+    executor_options: Mapping[str, Mapping[str, Any]] | None = None,
     pins: Mapping[str, str] | None = None,
     block: Iterable[str] = (),
 ) -> Project:
@@ -103,12 +151,13 @@ def open_project(
 
     Args:
         raw, preprocessed, results: the three folders; those not needed may be left out.
-        workers, executor: see `Project`.
+        workers, executor, executor_options: see `Project`.
         pins: ``{"losses.dice_ce": "focal:dice_ce"}``: which plugin's component to use.
         block: plugins not to load.
     """
     roots = (None if root is None else Path(root).expanduser() for root in (raw, preprocessed, results))
-    return Project(Workspace(*roots), Kernel(pins=pins, block=block), workers=workers, executor=executor)
+    kernel = Kernel(pins=pins, block=block)
+    return Project(Workspace(*roots), kernel, workers=workers, executor=executor, executor_options=executor_options)
 
 
 def default_workers() -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from segplug.errors import UsageError, WrongReferenceError
 from segplug.kernel import Kernel, State
+from segplug.model import ComponentRef
 
 
 @contextmanager
@@ -25,16 +27,22 @@ def named_by_user(option: str) -> Iterator[None]:
         raise UsageError(f"{option}: {error}") from error
 
 
-def check_settings(kernel: Kernel, pins: Mapping[str, str], executor: str) -> None:
+def check_settings(
+    kernel: Kernel, pins: Mapping[str, str], executor: str, executor_options: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Find mistakes in settings that the command at hand may never use. Nothing is imported.
 
     A pin to a plugin that is installed and cannot be used is left to the run that needs it.
 
     Raises:
-        UsageError: the executor, or what a pin names, does not exist.
+        UsageError: the executor, or what a pin names, does not exist; or the executor does not
+            take its options.
     """
     with named_by_user("executor in the settings"):
         kernel.registry.find("executors", executor)
+    if executor in executor_options:
+        with named_by_user(f"[executors.{executor}] in the settings"):
+            kernel.registry.check("executors", ComponentRef(executor, dict(executor_options[executor])))
     unusable = {record.name for record in kernel.plugins if record.state is not State.ACTIVE}
     for pin, target in pins.items():
         kind, _, name = pin.partition(".")
