@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import segplug.runtime.project
 from segplug.cli.evaluate import parse_labels
 from segplug.errors import DataError, UsageError
 from segplug.model import DatasetDescription, Geometry, Labels, LabelSet
@@ -78,7 +79,8 @@ def test_a_folder_is_evaluated_and_its_summary_written(project, folders):
     assert "segplug" not in json.loads((folders[1] / "summary.json").read_text())
 
 
-def test_workers_change_nothing(kernel, project, folders):
+def test_workers_change_nothing(kernel, project, folders, monkeypatch):
+    monkeypatch.setattr(segplug.runtime.project, "WORTH_WORKERS", 0)
     with Project(Workspace(), kernel, workers=2) as parallel:
         assert evaluate(parallel, *folders, DESCRIPTION) == evaluate(project, *folders, DESCRIPTION)
 

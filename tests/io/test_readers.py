@@ -179,6 +179,47 @@ def test_reorienting_readers_agree_with_their_libraries(codes: str, tmp_path: Pa
     assert found.spacing == pytest.approx(canonical.header.get_zooms()[::-1])
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=2, max_size=4),
+    spacing=st.tuples(*[st.sampled_from([1.0, 0.5, 0.333, 2.5])] * 3),
+    origin=st.tuples(*[st.floats(-50, 50, width=32)] * 3),
+    turned=st.sampled_from([np.eye(3), np.diag([-1.0, 1, 1]), np.array([[0.0, 1, 0], [-0.6, 0, 0.8], [0.8, 0, 0.6]])]),
+    codes=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    kind=st.sampled_from([np.uint8, np.int16, np.float32]),
+    unit=st.sampled_from(["mm", "meter", "unknown"]),
+)
+def test_the_grid_of_a_nifti_is_what_itk_reads(
+    tmp_path_factory: pytest.TempPathFactory,
+    shape: list[int],
+    spacing: tuple[float, ...],
+    origin: tuple[float, ...],
+    turned: Any,
+    codes: tuple[int, int],
+    kind: Any,
+    unit: str,
+) -> None:
+    """It is kept for headers that differ in numbers of voxels alone, and must be as if it were not."""
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = turned @ np.diag(spacing), origin
+    array = np.arange(np.prod(shape)).reshape(shape).astype(kind)
+    image = nibabel.Nifti1Image(array, affine)  # type: ignore[no-untyped-call]
+    image.header.set_xyzt_units(unit)  # type: ignore[no-untyped-call]
+    image.set_sform(affine, codes[0])  # type: ignore[no-untyped-call]
+    image.set_qform(affine, codes[1])  # type: ignore[no-untyped-call]
+    file = tmp_path_factory.mktemp("grid") / "case.nii.gz"
+    nibabel.save(image, file)
+    expected = sitk.ReadImage(str(file))
+    if expected.GetDimension() > 1 and expected.GetNumberOfComponentsPerPixel() == 1:
+        found = read_simpleitk([file])
+        axes = min(expected.GetDimension(), 3)
+        assert found.geometry.origin == expected.GetOrigin()[:axes]
+        assert found.geometry.spacing[-axes:] == expected.GetSpacing()[:axes][::-1]
+        assert np.array_equal(found.array.ravel(), sitk.GetArrayFromImage(expected).ravel().astype(np.float32))
+        if expected.GetDimension() < 4:
+            assert found.geometry.direction == expected.GetDirection()
+
+
 def test_both_nifti_libraries_put_a_volume_at_one_place(tmp_path: Path) -> None:
     path = write_itk(tmp_path / "a.nii.gz", RANDOM.random((4, 5, 6)), (1.5, 2, 3), (10, -20, 30), DIRECTION)
     ours, other = read_simpleitk([path]).geometry, read_nibabel([path]).geometry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from segplug.errors import DataError
 from segplug.model import Case, Image, Labels
 from segplug.protocols import Reader
 from segplug.runtime.wording import counted
+
+_IN_CACHE = 1 << 16
+"""Voxels that are looked at together."""
 
 
 def read_image(reader: Reader, case: Case, num_channels: int) -> Image:
@@ -56,9 +60,11 @@ def whole_numbers(array: NDArray[np.float32], path: Path) -> NDArray[np.integer[
     if not (low >= -(2**24) and high <= 2**24):  # NaN and infinity fail this too
         raise DataError(f"{path}: label values from {low} to {high}; expected whole numbers. Correct the label map")
     labels: NDArray[np.integer[Any]] = np.empty(array.shape, np.int16 if low >= -(2**15) and high < 2**15 else np.int32)
-    for part, values in zip(labels, array, strict=True):  # plane by plane, in the cache
+    step = max(1, _IN_CACHE // max(1, math.prod(array.shape[1:])))
+    for first in range(0, len(array), step):  # some planes at a time, in the cache
+        part, values = labels[first : first + step], array[first : first + step]
         part[...] = values
-        if np.array_equal(part, values):
+        if (part == values).all():
             continue
         wrong = np.unique(array[array != np.trunc(array)])[:5].tolist()
         raise DataError(f"{path}: label values {wrong}; expected whole numbers. Correct the label map")

@@ -14,7 +14,14 @@ R = TypeVar("R")
 
 
 def map_cases(
-    project: Project, stage: str, subject: str, work: Callable[[T], R], cases: Mapping[str, T], *, failed: str
+    project: Project,
+    stage: str,
+    subject: str,
+    work: Callable[[T], R],
+    cases: Mapping[str, T],
+    *,
+    failed: str,
+    executor: Executor | None = None,
 ) -> dict[str, R]:
     """What `work` returns for each case, in the order of `cases`; tells the event hooks of the stage and its steps.
 
@@ -22,13 +29,14 @@ def map_cases(
         work: importable by name, or a `functools.partial` of such a one; runs in a worker.
         cases: name -> item.
         failed: what became of a case with an error, as "not ensembled".
+        executor: to run in; None for the project's.
 
     Raises:
         DataError: cases failed; all of them are listed, after the others are done.
     """
     found: dict[str, R] = {}
     with project.stage(stage, subject, len(cases)):
-        wrong = each_case(project, stage, work, cases, found.__setitem__)
+        wrong = each_case(project, stage, work, cases, found.__setitem__, executor=executor)
         raise_wrong(wrong, f"{len(wrong)} of {len(cases)} cases {failed}")
     return {name: found[name] for name in cases}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -80,10 +81,24 @@ def evaluate(
         known=_known_labels(labels) if isinstance(dataset, DatasetDescription) else None,
     )
     files = {case: (references[case], predictions[case]) for case in cases}
-    found = map_cases(project, STAGE, prediction.name, work, files, failed="cannot be evaluated")
+    executor = project.executor_for(sum(_size(path) for pair in files.values() for path in pair))
+    found = map_cases(project, STAGE, prediction.name, work, files, failed="cannot be evaluated", executor=executor)
     evaluation = summarise(list(found.values()), missing=missing, unexpected=unexpected)
     write_summary(output or prediction / SUMMARY, evaluation)
     return evaluation
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, of what it holds if it is compressed by gzip; 0 for what is no file: reading it will tell."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            if path.suffix != ".gz" or end < 4:
+                return end
+            file.seek(end - 4)
+            return int.from_bytes(file.read(4), "little")
+    except OSError:
+        return 0
 
 
 def evaluate_arrays(

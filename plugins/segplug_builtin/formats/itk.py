@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -20,8 +21,10 @@ from segplug_builtin.formats.damage import DEFLATE_RATIO, check_itk_payload, che
 from segplug_builtin.formats.label_type import smallest_label_type
 from segplug_builtin.formats.nifti import (
     HEADER,
+    NiftiContent,
     is_nifti,
     label_file,
+    placement_of,
     read_nifti,
     scaled_like_itk,
     spacing_doubts,
@@ -116,29 +119,61 @@ def _read(path: Path) -> Image:
         check_itk_payload(path)
     with reading(path, FORMATS):
         plain = content is not None and content.raw is not None
-        header = _meaning(content.header, path) if content is not None and plain else _header(path)
-        if content is not None and plain and header.GetNumberOfComponents() == 1:
+        header = _meaning(content, path) if content is not None and plain else _header(path)
+        if content is not None and plain and header.components == 1:
             # voxels are decompressed and checked already
-            array = scaled_like_itk(content).reshape(tuple(reversed(header.GetSize())))
+            array = scaled_like_itk(content).reshape(tuple(reversed(header.size)))
             return _image(array, header, {HEADER: content.header.hex()}, path)
         image = sitk.ReadImage(str(path))
         extra = {} if content is None else {HEADER: content.header.hex()}
-        return _image(_array(image, path), image, extra, path)
+        return _image(_array(image, path), _Grid.of(image), extra, path)
 
 
-def _meaning(header: bytes, path: Path) -> Any:
+@dataclass(frozen=True)
+class _Grid:
+    """What ITK makes of a header, axes in its order."""
+
+    size: tuple[int, ...]
+    components: int
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def of(cls, itk: Any) -> _Grid:
+        """Of an image, or of a reader that has read a header."""
+        reader = hasattr(itk, "ReadImageInformation")
+        components = itk.GetNumberOfComponents() if reader else itk.GetNumberOfComponentsPerPixel()
+        return cls(itk.GetSize(), components, itk.GetSpacing(), itk.GetOrigin(), itk.GetDirection())
+
+
+def _meaning(content: NiftiContent, path: Path) -> _Grid:
     """What ITK makes of a NIfTI-1 header: by a file that holds nothing else.
 
-    ITK unpacks the beginning of a .nii.gz several times, which takes longer than to read a small image.
+    ITK unpacks the beginning of a .nii.gz several times, which takes longer than to read a small image. What it says of
+    one header holds for all that differ in nothing but their numbers of voxels.
     """
+    try:
+        found = _meaning_of(placement_of(content.header))
+    except _NotOrthonormalError:
+        raise _not_orthonormal(path) from None
+    return replace(found, size=content.shape[::-1][: len(found.size)])
+
+
+class _NotOrthonormalError(Exception):
+    pass
+
+
+@lru_cache(maxsize=64)
+def _meaning_of(header: bytes) -> _Grid:
     with NamedTemporaryFile(prefix="segplug-", suffix=".nii") as file:
         file.write(header + bytes(4))
         file.flush()
-        return _information(file.name, path, "NiftiImageIO")
+        return _information(file.name, "NiftiImageIO")
 
 
-def _information(file: str, path: Path, io: str = "") -> Any:
-    """ITK's reader after it has read the header of `file`; errors name `path`."""
+def _information(file: str, io: str = "") -> _Grid:
+    """What ITK's reader finds in the header of `file`."""
     header = _sitk().ImageFileReader()
     header.SetFileName(file)
     header.SetImageIO(io)
@@ -147,22 +182,29 @@ def _information(file: str, path: Path, io: str = "") -> Any:
     except RuntimeError as error:
         if "orthonormal" not in str(error):
             raise
-        raise DataError(
-            f"{path}: its axes are not at right angles to each other (sform, qform), which ITK does not read; expected "
-            "an image on a rectangular grid. Resample it to one, or correct its header"
-        ) from None
-    return header
+        raise _NotOrthonormalError from None
+    return _Grid.of(header)
 
 
-def _header(path: Path) -> Any:
+def _not_orthonormal(path: Path) -> DataError:
+    return DataError(
+        f"{path}: its axes are not at right angles to each other (sform, qform), which ITK does not read; expected "
+        "an image on a rectangular grid. Resample it to one, or correct its header"
+    )
+
+
+def _header(path: Path) -> _Grid:
     """What ITK makes of a file's header. It sets aside the memory that the header asks for before it looks further.
 
     Raises:
         DataError: no file of this size can hold what the header promises.
     """
-    header = _information(str(path), path)
+    try:
+        header = _information(str(path))
+    except _NotOrthonormalError:
+        raise _not_orthonormal(path) from None
     if path.suffix.lower() not in (".mhd", ".nhdr"):  # their voxels stand in another file
-        promised = math.prod(header.GetSize()) * header.GetNumberOfComponents()  # of one byte at least
+        promised = math.prod(header.size) * header.components  # of one byte at least
         check_promise(promised, path.stat().st_size * DEFLATE_RATIO, path)
     return header
 
@@ -188,7 +230,7 @@ def _read_turned(path: Path, orientation: str) -> Image:
             "direction": direction,
         }
         image = sitk.DICOMOrient(image, orientation)
-        return _image(_array(image, path), image, extra, path)
+        return _image(_array(image, path), _Grid.of(image), extra, path)
 
 
 def _array(image: Any, path: Path) -> NDArray[np.float32]:
@@ -202,9 +244,9 @@ def _array(image: Any, path: Path) -> NDArray[np.float32]:
     return np.array(view, dtype=np.float32, order="C")
 
 
-def _image(array: NDArray[np.float32], itk: Any, extra: dict[str, Any], path: Path) -> Image:
-    """Bring an array in ITK's order to (c, z, y, x), with the geometry of an ITK image or header."""
-    spacing, origin, direction = itk.GetSpacing(), itk.GetOrigin(), itk.GetDirection()
+def _image(array: NDArray[np.float32], grid: _Grid, extra: dict[str, Any], path: Path) -> Image:
+    """Bring an array in ITK's order to (c, z, y, x), with the geometry of the grid."""
+    spacing, origin, direction = grid.spacing, grid.origin, grid.direction
     axes = len(spacing)
     vector = array.ndim > axes
     if axes == 4 and not vector:  # several channels in one file: their axis has no place in the world
@@ -229,7 +271,7 @@ def _doubts(direction: Sequence[float], extra: Mapping[str, Any]) -> list[list[s
     found = spacing_doubts(bytes.fromhex(extra[HEADER])) if HEADER in extra else []
     axes = math.isqrt(len(direction))
     matrix = np.reshape(direction, (axes, axes))
-    if not np.allclose(matrix.T @ matrix, np.eye(axes), rtol=0, atol=ORTHONORMAL):
+    if not np.abs(matrix.T @ matrix - np.eye(axes)).max() <= ORTHONORMAL:  # NaN too
         listed = ", ".join(f"{v:.4g}" for v in direction)
         remedy = "Resample the image to a rectangular grid, or correct its header"
         found.append(["direction not orthonormal", f"direction cosines ({listed})", "axes at right angles", remedy])

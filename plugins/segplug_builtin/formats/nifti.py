@@ -120,6 +120,20 @@ def check_nifti(content: bytes, path: Path) -> Layout | None:
     return Layout(order, content[:size], shape, datatype, start)
 
 
+def placement_of(header: bytes) -> bytes:
+    """A NIfTI-1 header of plain numbers as it would be for two bytes along each axis that has more than one voxel, and
+    without what says nothing of where voxels are: images of one study and their label maps often have the same.
+    """
+    order = "<" if header[:4] == struct.pack("<i", 348) else ">"
+    kept = bytearray(header)
+    count, *dims = struct.unpack_from(f"{order}8h", header, 40)
+    struct.pack_into(f"{order}8h", kept, 40, count, *(min(size, 2) for size in dims))
+    struct.pack_into(f"{order}2h", kept, 70, 2, 8)  # datatype and bits of uint8
+    for start, stop in ((4, 40), (112, 120), (124, 136), (140, 252), (328, 344)):  # old, scale, range, texts, name
+        kept[start:stop] = bytes(stop - start)
+    return bytes(kept)
+
+
 def scaled_like_itk(content: NiftiContent) -> NDArray[np.float32]:
     """Voxel values as float32, with ITK's arithmetic where the header scales them.
 
