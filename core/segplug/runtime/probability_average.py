@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from segplug.errors import DataError
 from segplug.model import LabelSet
-from segplug.runtime.probability_file import ProbabilityFile, pieces
+from segplug.runtime.probability_file import ProbabilityFile, forget_pages, pieces
 
 
 def average_to_labels(
@@ -72,6 +72,8 @@ def average_to_labels(
                     wins = mean > best[rows]
                     result[rows][wins] = value
                     np.maximum(best[rows], mean, out=best[rows])
+            if into is not None:
+                forget_pages(into)
         return result
 
 
