@@ -1,0 +1,128 @@
+"""Commands that depend on each other, as a graph of dask tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from segplug.errors import UsageError
+from segplug_dask.commands_there import Place, run_command
+from segplug_dask.executor import DaskExecutor, error_of
+
+
+@dataclass(frozen=True)
+class Node:
+    """One command.
+
+    Args:
+        name: for people; no other node of the graph has it.
+        arguments: as behind `segplug` on a command line.
+        needs: nodes that have to succeed before.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a graph.
+
+    Args:
+        printed: node -> what its command printed.
+        failed: node -> why it failed; those that were not begun because of another one among them.
+    """
+
+    printed: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+class Configured(Protocol):
+    """A configuration of a plan, as far as it matters here."""
+
+    @property
+    def previous_stage(self) -> str | None: ...
+
+
+def training_graph(
+    dataset: str,
+    configurations: Mapping[str, Configured],
+    wanted: Sequence[str],
+    folds: Sequence[str],
+    every_fold: Sequence[str],
+    options: Sequence[str],
+) -> list[Node]:
+    """One training per configuration and fold, those that are needed first.
+
+    A stage of a cascade takes the predictions that the stage before made of each case by a fold that has not seen it: its
+    trainings follow all folds of that stage, which are added where they were not asked for.
+
+    Args:
+        configurations: all of the plan.
+        wanted: names to be trained.
+        folds: to be trained of these; `every_fold` of those that others build on.
+        options: of each training.
+
+    Raises:
+        UsageError: a configuration is not in the plan.
+    """
+    unknown = [name for name in wanted if name not in configurations]
+    if unknown:
+        raise UsageError(f"no configuration {', '.join(unknown)} in the plan; there are: {', '.join(configurations)}")
+    ordered: list[str] = []
+    for name in wanted:
+        chain: list[str] = []
+        stage: str | None = name
+        while stage is not None and stage not in chain:
+            chain.append(stage)
+            stage = configurations[stage].previous_stage
+        ordered += [each for each in reversed(chain) if each not in ordered]
+    built_on = {configurations[name].previous_stage for name in ordered}
+    nodes = []
+    for name in ordered:
+        before = configurations[name].previous_stage
+        needs = tuple(f"{before} fold {fold}" for fold in every_fold) if before else ()
+        asked = folds if name in wanted else ()
+        for fold in dict.fromkeys([*(every_fold if name in built_on else ()), *asked]):
+            nodes.append(Node(f"{name} fold {fold}", ("train", dataset, name, fold, *options), needs))
+    return nodes
+
+
+def run_graph(executor: DaskExecutor, nodes: Sequence[Node], place: Place, told: Callable[[str, str], None]) -> Done:
+    """Run all commands, each as soon as what it needs is done and a worker is free.
+
+    A worker that dies costs its command a new beginning on another one, as often as the executor's retries say. A command
+    that fails costs those that need it, and no other.
+
+    Args:
+        nodes: in an order in which no node needs a later one.
+        told: called with a node's name, and "" or why it failed, as nodes end.
+    """
+    from distributed import as_completed
+
+    client = executor.client
+    needs = {node.name: node.needs for node in nodes}
+    futures: dict[str, Any] = {}
+    for node in nodes:
+        before = [futures[name] for name in node.needs]
+        futures[node.name] = client.submit(
+            run_command, place, node.arguments, *before, pure=False, resources=executor.resources or None
+        )
+    names = {future.key: name for name, future in futures.items()}
+    printed: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    try:
+        for future in as_completed(list(futures.values())):
+            name = names[future.key]
+            error = error_of(future, name)
+            if error is None:
+                printed[name] = future.result()
+            else:
+                blamed = [each for each in needs[name] if futures[each].status == "error"]
+                failed[name] = f"not begun, because {', '.join(blamed)} failed" if blamed else str(error)
+            told(name, failed.get(name, ""))
+    finally:
+        client.cancel([future for future in futures.values() if not future.done()], force=True)
+    return Done({n: printed[n] for n in futures if n in printed}, {n: failed[n] for n in futures if n in failed})
