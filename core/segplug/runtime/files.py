@@ -26,14 +26,15 @@ PARTIAL = ".partial-"
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` (same file ending) to write to; when the block succeeds it is flushed and renamed.
 
-    A folder may be made there too. If the block raises, what it wrote is removed and `path` stays as it was.
+    A folder may be made there too, and takes the place of a file or a folder; a file never that of a folder. If the
+    block raises, what it wrote is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{uuid4().hex[:12]}-{path.name}")
     try:
         yield partial
         flush(partial)
-        if partial.is_dir() or path.is_dir():  # neither a folder nor what takes its place replaces in one step
+        if partial.is_dir():  # does not replace anything in one step
             remove(path)
         os.replace(partial, path)
     except BaseException:
