@@ -6,8 +6,9 @@ Networks, patches and batches are those of the planner that each one builds on; 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from segplug.model import Budget, ComponentRef, DatasetDescription, Fingerprint, Plan
+from segplug.model import ComponentRef
 from segplug_builtin.planners.default import RULES
 from segplug_builtin.planners.residual_encoder import L
 from segplug_builtin.planners.rules import Resampling, Rules, resampling_by_torch
@@ -34,26 +35,12 @@ L_TORCH = _changed(L, "torchres", "nnUNetPlannerResEncL_torchres", TOGETHER)
 L_TORCH_SLICES = _changed(L, "torchres_sepz", "nnUNetPlannerResEncL_torchres_sepz", SLICES_APART)
 L_NONE = _changed(L, "noResampling", "nnUNetPlannerResEncL_noResampling", Resampling(NONE, NONE, NONE))
 
+plan_default_torch = partial(plan_unets, rules=DEFAULT_TORCH)
+plan_resenc_l_torch = partial(plan_unets, rules=L_TORCH)
+plan_resenc_l_torch_slices = partial(plan_unets, rules=L_TORCH_SLICES)
+plan_resenc_l_none = partial(plan_unets, rules=L_NONE)
+"""Each equal, entry by entry, to what nnunetv2 2.8.1 plans.
 
-def plan_default_torch(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan:
-    """Plain U-Nets, torch resampling. Equal to what nnunetv2 2.8.1 plans; raises as `plan_unets`."""
-    return plan_unets(fingerprint, dataset, budget, DEFAULT_TORCH)
-
-
-def plan_resenc_l_torch(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan:
-    """ResEnc L, torch resampling. Equal to what nnunetv2 2.8.1 plans; raises as `plan_unets`."""
-    return plan_unets(fingerprint, dataset, budget, L_TORCH)
-
-
-def plan_resenc_l_torch_slices(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan:
-    """The same, slices that are far apart on their own. Equal to nnunetv2 2.8.1's plan; raises as `plan_unets`."""
-    return plan_unets(fingerprint, dataset, budget, L_TORCH_SLICES)
-
-
-def plan_resenc_l_none(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan:
-    """ResEnc L, images as they are. Equal to what nnunetv2 2.8.1 plans; raises as `plan_unets`.
-
-    Patches are chosen as if the images had the target spacing, which they need not: for data sets of one spacing. Its
-    3d_lowres sees the images at full resolution.
-    """
-    return plan_unets(fingerprint, dataset, budget, L_NONE)
+Without resampling, patches are chosen as if the images had the target spacing, which they need not: it is for data sets
+of one spacing. Its 3d_lowres sees the images at full resolution.
+"""

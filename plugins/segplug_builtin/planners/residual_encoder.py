@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from segplug.model import Budget, DatasetDescription, Fingerprint, Plan
 from segplug_builtin.planners.rules import Reference, Rules
 from segplug_builtin.planners.unets import plan_unets
 
@@ -32,22 +32,8 @@ XL = _rules("XL", 40, 3.6e9, 560e6)
 UNSIZED = replace(M, name="ResEncUNetPlanner", plans_name="nnUNetResEncUNetPlans", dataset_share=0.05)
 """What the sizes came from: M with the default planner's limit of the batch."""
 
-
-def plan_resenc(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan:
-    """For 8 GB. Equal, entry by entry, to what nnunetv2 2.8.1 plans; raises as `plan_unets`."""
-    return plan_unets(fingerprint, dataset, budget, UNSIZED)
-
-
-def plan_resenc_m(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan:
-    """For 8 GB. Equal, entry by entry, to what nnunetv2 2.8.1 plans; raises as `plan_unets`."""
-    return plan_unets(fingerprint, dataset, budget, M)
-
-
-def plan_resenc_l(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan:
-    """For 24 GB. Equal, entry by entry, to what nnunetv2 2.8.1 plans; raises as `plan_unets`."""
-    return plan_unets(fingerprint, dataset, budget, L)
-
-
-def plan_resenc_xl(fingerprint: Fingerprint, dataset: DatasetDescription, budget: Budget) -> Plan:
-    """For 40 GB. Equal, entry by entry, to what nnunetv2 2.8.1 plans; raises as `plan_unets`."""
-    return plan_unets(fingerprint, dataset, budget, XL)
+plan_resenc = partial(plan_unets, rules=UNSIZED)
+plan_resenc_m = partial(plan_unets, rules=M)
+plan_resenc_l = partial(plan_unets, rules=L)
+plan_resenc_xl = partial(plan_unets, rules=XL)
+"""Each equal, entry by entry, to what nnunetv2 2.8.1 plans."""
