@@ -22,6 +22,7 @@ from segplug.runtime.device import resolve_device, resolve_precision
 from segplug.runtime.files import read_json, value_hash
 from segplug.runtime.fold_folder import FoldState, read_state
 from segplug.runtime.plan_codec import decode_plan, encode_plan
+from segplug.runtime.plan_components import require_installed
 from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.preprocessed_cases import case_names, open_store, require_cases
 from segplug.runtime.processes import ALONE, Processes
@@ -146,6 +147,7 @@ def find_work(
     name = workspace.dataset_name(dataset)
     plan = find_plan(workspace, name, plans_name)
     chosen_configuration = find_configuration(plan, configuration)
+    require_installed(registry, plan, [configuration], ("normalizers", "resamplers", "architectures"))
     description = _read_description(workspace, name)
     torch_device = resolve_device(device, processes)
     resolve_precision(precision, torch_device)  # a mistake in it is told before anything is moved

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from segplug.errors import PluginError
+from segplug.errors import PluginError, WrongReferenceError
 from segplug.kernel import Registry
 from segplug.kernel.plugins import Provided
+from segplug.kernel.provenance import differences
 from segplug.model import ComponentRef, Configuration, Plan
 
 RECIPE_PARTS = {
@@ -48,6 +50,31 @@ def check_components(registry: Registry, plan: Plan) -> list[Provided]:
         listed = "\n  ".join(problems.values())
         raise PluginError(f"plan {plan.plans_name!r} names components that cannot be used:\n  {listed}")
     return [found[key] for key in sorted(found)]
+
+
+def require_installed(registry: Registry, plan: Plan, configurations: Iterable[str], kinds: Container[str]) -> None:
+    """Refuse configurations that name a component which is not there, with what to install.
+
+    Args:
+        configurations: names of the plan's.
+        kinds: of component that are needed.
+
+    Raises:
+        PluginError: some are not there, and the plan's record tells which distribution they came from when it was made.
+            What the record does not know is left for where it is used.
+    """
+    wanted = dict.fromkeys(configurations)
+    only = replace(plan, configurations={name: plan.configurations[name] for name in wanted}, training={})
+    missing = []
+    for named in (each for each in components_of(only) if each.kind in kinds):
+        try:
+            registry.find(named.kind, named.name)
+        except WrongReferenceError:
+            missing.append((named.kind, named.name))
+    recorded = [entry for entry in plan.provenance if (entry.get("kind"), entry.get("name")) in missing]
+    if recorded:
+        listed = "\n  ".join(differences(recorded, registry))
+        raise PluginError(f"plan {plan.plans_name!r} of {plan.dataset_name} was made with other plugins:\n  {listed}")
 
 
 def components_of(plan: Plan) -> Iterator[Named]:

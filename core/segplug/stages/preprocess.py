@@ -20,6 +20,7 @@ from segplug.runtime.case_preprocessing import (
 )
 from segplug.runtime.case_work import each_case
 from segplug.runtime.folder_lock import working_in
+from segplug.runtime.plan_components import require_installed
 from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.preprocessed_cases import STORE
 from segplug.runtime.preprocessing import Preprocessing
@@ -85,6 +86,8 @@ def preprocess(
     """
     raw = load_dataset(project.workspace.raw_folder(dataset))
     plan = find_plan(project.workspace, raw.name, plans_name)
+    chosen = [configuration.name for configuration in _chosen(plan, configurations)]
+    require_installed(project.kernel.registry, plan, chosen, ("readers", "normalizers", "resamplers"))
     work = _prepare(project, raw, plan, configurations)
     names = [target.identifier for target in work.targets]
     done = _Record({name: [] for name in names}, {name: {} for name in names})
