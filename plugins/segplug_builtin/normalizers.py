@@ -1,10 +1,14 @@
-"""nnU-Net's five intensity normalisations. Each works in place and returns its argument.
+"""nnU-Net's five intensity normalisations. Each works in place and returns its argument; each can work part by part.
 
 Numbers are nnU-Net's (`preprocessing/normalization`, release 2.8.1): a standard deviation or range below 1e-8 counts as
 1e-8, so that constant channels become 0.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +19,32 @@ from segplug.model import ChannelStatistics
 _SMALLEST = 1e-8
 Channel = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Parts = Iterable[Channel]
+Whole = Callable[[Channel, Mask | None, ChannelStatistics | None], Channel]
 
 
-def zscore(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
+@dataclass(frozen=True)
+class Normalization:
+    """A normalizer that can also work part by part (`segplug.protocols.RegionNormalizer`).
+
+    Args:
+        whole: what it does to a channel.
+        measure: from the parts of a channel and its statistics to what is done to each part.
+    """
+
+    whole: Whole
+    measure: Callable[[Parts, ChannelStatistics | None], Callable[[Channel], Channel]]
+
+    def __call__(self, channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
+        """See `segplug.protocols.Normalizer`."""
+        return self.whole(channel, mask, statistics)
+
+    def by_region(self, parts: Parts, statistics: ChannelStatistics | None) -> Callable[[Channel], Channel]:
+        """See `segplug.protocols.RegionNormalizer`."""
+        return self.measure(parts, statistics)
+
+
+def _zscore(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
     """Mean 0 and standard deviation 1, of the whole channel or of what lies in the mask; the rest stays as it is."""
     if mask is None or mask.all():
         channel -= channel.mean()
@@ -25,11 +52,11 @@ def zscore(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | 
         return channel
     values = channel[mask]
     if values.size:
-        channel[mask] = zscore(values, None, statistics)
+        channel[mask] = _zscore(values, None, statistics)
     return channel
 
 
-def ct(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
+def _ct(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
     """Clip to the data set's 0.5 and 99.5 percentiles, then its mean and standard deviation over the foreground.
 
     Raises:
@@ -46,19 +73,19 @@ def ct(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None
     return channel
 
 
-def none(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
+def _none(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
     """Values as they are."""
     return channel
 
 
-def rescale_to_0_1(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
+def _rescale_to_0_1(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
     """The channel's own range to 0..1."""
     channel -= channel.min()
     channel /= max(channel.max(), np.float32(_SMALLEST))
     return channel
 
 
-def rgb_to_0_1(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
+def _rgb_to_0_1(channel: Channel, mask: Mask | None, statistics: ChannelStatistics | None) -> Channel:
     """Bytes, 0..255, to 0..1.
 
     Raises:
@@ -82,3 +109,42 @@ def _root_mean_square(values: Channel) -> float:
         part = flat[start : start + run]
         total += float(np.dot(part, part))
     return float(np.sqrt(total / flat.size))
+
+
+def _scale(channel: Channel, offset: float, divisor: float) -> Channel:
+    channel -= np.float32(offset)
+    channel /= np.float32(divisor)
+    return channel
+
+
+def _measure_zscore(parts: Parts, statistics: ChannelStatistics | None) -> Callable[[Channel], Channel]:
+    """Mean and deviation in one pass: those of each part put together (Chan, Golub and LeVeque 1979)."""
+    count, mean, squares = 0, 0.0, 0.0
+    for part in parts:
+        here = float(part.mean(dtype=np.float64))
+        apart = here - mean
+        squares += float(part.var(dtype=np.float64)) * part.size + apart * apart * count * part.size / (
+            count + part.size
+        )
+        count += part.size
+        mean += apart * part.size / count
+    return partial(_scale, offset=mean, divisor=max(float(np.sqrt(squares / max(count, 1))), _SMALLEST))
+
+
+def _measure_range(parts: Parts, statistics: ChannelStatistics | None) -> Callable[[Channel], Channel]:
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for part in parts:
+        low, high = min(low, part.min()), max(high, part.max())
+    return partial(_scale, offset=float(low), divisor=float(max(high - low, np.float32(_SMALLEST))))
+
+
+def _measure_nothing(whole: Whole, parts: Parts, statistics: ChannelStatistics | None) -> Callable[[Channel], Channel]:
+    """For what looks at nothing but the voxel and the plan's statistics."""
+    return lambda channel: whole(channel, None, statistics)
+
+
+zscore = Normalization(_zscore, _measure_zscore)
+ct = Normalization(_ct, partial(_measure_nothing, _ct))
+none = Normalization(_none, partial(_measure_nothing, _none))
+rescale_to_0_1 = Normalization(_rescale_to_0_1, _measure_range)
+rgb_to_0_1 = Normalization(_rgb_to_0_1, partial(_measure_nothing, _rgb_to_0_1))

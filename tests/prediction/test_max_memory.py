@@ -133,13 +133,13 @@ def test_memory_is_used_while_there_is_enough(recipe: Any, tmp_path: Path) -> No
 
     labels = parse_description(recipe.dataset_json, "Dataset001_Test", tmp_path / "dataset.json").labels
     window = Window.plan((1024, 512, 512), (32, 32, 32), 0.5)
-    data, placement = np.broadcast_to(np.float32(0), (1, 1024, 512, 512)), Placement.whole((1024, 512, 512))
+    placement = Placement.whole((1024, 512, 512))
     in_memory = 3 * 32 * 512 * 512 * 4
 
     def sums(left: float) -> Any:
         memory = PredictionMemory(Left(left), tmp_path)
         memory._patch = 0
-        memory.choose_sums(window, data, placement, labels, streamed=True)
+        memory.choose_sums(window, placement, labels, streamed=True)
         return memory.sums
 
     plenty = in_memory + 1024 * 512 * 512 + 8 * 3 * 512 * 512 * 4 + prediction_memory.SLACK

@@ -18,6 +18,7 @@ from segplug.protocols.loss import SampleWiseLoss as SampleWiseLoss
 from segplug.protocols.metric import Comparison as Comparison
 from segplug.protocols.metric import Metric as Metric
 from segplug.protocols.normalizer import Normalizer as Normalizer
+from segplug.protocols.normalizer import RegionNormalizer as RegionNormalizer
 from segplug.protocols.optimizer import OptimizerFactory as OptimizerFactory
 from segplug.protocols.planner import Planner as Planner
 from segplug.protocols.postprocessor import Decision as Decision
@@ -26,7 +27,9 @@ from segplug.protocols.predictor import Model as Model
 from segplug.protocols.predictor import Pipeline as Pipeline
 from segplug.protocols.predictor import PredictionSettings as PredictionSettings
 from segplug.protocols.predictor import Predictor as Predictor
+from segplug.protocols.reader import OpenImage as OpenImage
 from segplug.protocols.reader import Reader as Reader
+from segplug.protocols.reader import RegionReader as RegionReader
 from segplug.protocols.resampler import Resampler as Resampler
 from segplug.protocols.resampler import SeparableResampler as SeparableResampler
 from segplug.protocols.schedule import Schedule as Schedule

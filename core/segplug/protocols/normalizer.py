@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,3 +23,20 @@ class Normalizer(Protocol):
     def __call__(
         self, channel: NDArray[np.float32], mask: NDArray[np.bool_] | None, statistics: ChannelStatistics | None
     ) -> NDArray[np.float32]: ...
+
+
+@runtime_checkable
+class RegionNormalizer(Protocol):
+    """A normalizer that can work part by part; prediction with a limit of memory then takes images beyond it.
+
+    `by_region` returns the function that normalises a part of a channel, float32 (z, y, x), in place or not, so that
+    all parts together are what the call makes of the whole (no mask), but for rounding.
+
+    Args:
+        parts: the whole channel, part by part, each voxel once; to be gone through once, or not at all.
+        statistics: as for the call. The plan's options arrive as keywords.
+    """
+
+    def by_region(
+        self, parts: Iterable[NDArray[np.float32]], statistics: ChannelStatistics | None, **options: Any
+    ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]: ...

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from segplug.model import Image
+import numpy as np
+from numpy.typing import NDArray
+
+from segplug.model import Geometry, Image
 
 
 class Reader(Protocol):
@@ -24,3 +27,40 @@ class Reader(Protocol):
     """
 
     def __call__(self, paths: Sequence[Path]) -> Image: ...
+
+
+class OpenImage(Protocol):
+    """An image of which regions can be read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, z, y, x)."""
+        ...
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Voxels (z, y, x) that lie together in the file: regions of whole chunks are read fastest."""
+        ...
+
+    @property
+    def geometry(self) -> Geometry:
+        """As the reader's image has it."""
+        ...
+
+    def read(self, start: Sequence[int], stop: Sequence[int]) -> NDArray[np.float32]:
+        """All channels of a box (z, y, x): float32 (channels, *(stop - start)), as they are in the reader's image.
+
+        Raises:
+            segplug.errors.DataError: this part of the file is damaged.
+        """
+        ...
+
+
+@runtime_checkable
+class RegionReader(Protocol):
+    """A reader that can read a part of an image; prediction with a limit of memory then takes images beyond it.
+
+    `open` takes what the call takes, options included, and reads what it needs to know where the voxels are.
+    """
+
+    def open(self, paths: Sequence[Path], **options: Any) -> OpenImage: ...

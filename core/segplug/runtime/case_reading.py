@@ -25,14 +25,22 @@ def read_image(reader: Reader, case: Case, num_channels: int) -> Image:
         DataError: a file is missing or damaged, the channels do not fit each other, or there are not `num_channels`.
     """
     image = reader(case.images)
-    found = image.array.shape[0]
+    require_channels(case, image.array.shape[0], num_channels)
+    return image
+
+
+def require_channels(case: Case, found: int, num_channels: int) -> None:
+    """Refuse a case whose files do not have the data set's channels.
+
+    Raises:
+        DataError: naming the files.
+    """
     if found != num_channels:
         files = ", ".join(map(str, case.images))
         raise DataError(
             f"case {case.name}: {files}: found {counted(found, 'channel')}, expected {num_channels} (channel_names). "
             "Add the missing channel files (CASE_0000, CASE_0001, ...) or correct channel_names in dataset.json"
         )
-    return image
 
 
 def read_labels(reader: Reader, path: Path) -> Labels:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from segplug.errors import DataError
 from segplug.model import Case, Image, Labels, Prediction
-from segplug.runtime.case_reading import read_image, read_labels
+from segplug.runtime.case_reading import read_image, read_labels, require_channels
 from segplug.runtime.files import file_hash
 from segplug.runtime.geometry import differences
 from segplug.runtime.kept_memory import keeping_freed_memory
@@ -100,10 +100,25 @@ class CaseRun:
             made_from["previous_stage"] = file_hash(file)
         if self._continue and self._output.is_whole(case.name, made_from):
             return _Ready(made_from, None)
+        if (large := self._prepare_large(case)) is not None:
+            return _Ready(made_from, large)
         image = read_image(self._reader, case, self._engine.model.dataset.num_channels)
         previous = None if file is None else self._read_previous(file, image)
         limited = self._engine.settings.max_memory_gb is not None
         return _Ready(made_from, self._engine.prepare(image, previous, consumed=limited))
+
+    def _prepare_large(self, case: Case) -> PreparedImage | None:
+        """The case on disk, if there is a limit of memory that it is too large for, and a reader of regions."""
+        model = self._engine.model
+        if self._engine.settings.max_memory_gb is None or model.configuration.previous_stage is not None:
+            return None
+        from segplug.runtime.large_images import open_image
+
+        opened = open_image(self._project.kernel.registry, model.plan.reader, case)
+        if opened is None:
+            return None
+        require_channels(case, opened.shape[0], model.dataset.num_channels)
+        return self._engine.pipeline.prepare_large(opened)
 
     def _read_previous(self, file: Path, image: Image) -> Labels:
         labels = read_labels(self._reader, file)

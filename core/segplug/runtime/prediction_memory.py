@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from segplug.errors import DataError
 from segplug.model import LabelSet
@@ -70,6 +69,11 @@ class PredictionMemory:
         self._patch = _UNKNOWN if taken is None else taken
         self.limit.require_start(self._patch + SLACK, "the program with this model and an image of one patch")
 
+    def has_room_for(self, shape: Sequence[int]) -> bool:
+        """Whether an image (channels, z, y, x) can be in memory, with a copy for its preprocessing and its labels."""
+        voxels = prod(shape[1:])
+        return 2 * shape[0] * voxels * FLOAT + 2 * voxels + self._patch + SLACK <= self.limit.left()
+
     def require_to_prepare(
         self, shape: Sequence[int], new_shape: Sequence[int], channels: int, *, copied: bool, further: int
     ) -> None:
@@ -95,19 +99,19 @@ class PredictionMemory:
     def choose_sums(
         self,
         window: Window,
-        data: NDArray[np.float32],
         placement: Placement,
         labels: LabelSet,
         *,
         streamed: bool,
         probabilities: bool = False,
+        on_disk: bool = False,
     ) -> None:
         """Decide where tiles of an image are added up, so that all that is left to do keeps to the limit.
 
         Args:
-            data: the preprocessed image, in memory.
             streamed: whether logits are exported slab by slab.
             probabilities: whether they are written, to an array on disk.
+            on_disk: whether image and label map are, too.
 
         Raises:
             DataError: the limit cannot be kept whatever is on disk.
@@ -117,10 +121,9 @@ class PredictionMemory:
             return
         classes = labels.output_channels
         plane = prod(window.padded_shape[a] for a in window.order[1:])
-        padded = prod(window.padded_shape)
-        needed = self._patch + SLACK + prod(placement.original_shape) * np.dtype(labels.output_dtype).itemsize
-        if padded != prod(window.shape):
-            needed += len(data) * padded * FLOAT
+        needed = self._patch + SLACK
+        if not on_disk:
+            needed += prod(placement.original_shape) * np.dtype(labels.output_dtype).itemsize
         # slices that resampling waits with, and those that it makes of them
         shrinks = window.shape[window.axis] / placement.region_shape[window.axis]
         needed += int(classes * plane * FLOAT * (4 + 4 * shrinks))

@@ -16,14 +16,15 @@ from torch import Tensor
 from segplug.errors import DataError
 from segplug.kernel import Registry
 from segplug.model import Geometry, Image, Labels, LabelSet, Prediction
-from segplug.protocols import Model, PredictionSettings, SeparableResampler
+from segplug.protocols import Model, OpenImage, PredictionSettings, SeparableResampler
+from segplug.runtime.large_images import prepare_on_disk
 from segplug.runtime.memory_limit import MemoryLimit
 from segplug.runtime.network import count_input_channels
 from segplug.runtime.prediction_memory import PredictionMemory
 from segplug.runtime.preprocessing import CroppedCase, Preprocessing, resampled_shape
 from segplug.runtime.probability_file import forget_pages, scratch_array
 from segplug.runtime.sliding_window import Slab, Window, slide
-from segplug.runtime.streamed_export import Export, Placement, StreamedExport, WholeExport
+from segplug.runtime.streamed_export import Export, Placement, StreamedExport, WholeExport, label_dtype
 
 SLICES_AT_ONCE = 8
 """Slices of a volume that a 2D network works on together."""
@@ -41,11 +42,13 @@ class PreparedImage(Image):
             as further channels in a cascade.
         properties: as in `PreprocessedCase`.
         next_shapes: configuration of a further stage -> shape of the case there, for which labels are wanted too.
+        on_disk: the data are mapped from a file, and so is the label map to be.
     """
 
     data: NDArray[np.float32] = field(kw_only=True)
     properties: Mapping[str, Any] = field(kw_only=True)
     next_shapes: Mapping[str, tuple[int, ...]] = field(kw_only=True, default_factory=dict)
+    on_disk: bool = field(kw_only=True, default=False)
 
 
 def with_previous(data: NDArray[np.float32], previous: NDArray[Any], labels: LabelSet) -> NDArray[np.float32]:
@@ -108,6 +111,20 @@ class PredictionPipeline:
             data = with_previous(data, target[0], self._model.dataset.labels)
         array = np.broadcast_to(np.float32(np.nan), image.array.shape) if consumed else image.array
         return PreparedImage(array, image.geometry, data=data, properties=properties)
+
+    def prepare_large(self, image: OpenImage) -> PreparedImage | None:
+        """Preprocess an image part by part onto the disk if it is too large for the limit of memory; None if it is not.
+
+        Raises:
+            DataError: see `segplug.runtime.large_images.prepare_on_disk`.
+        """
+        if self._memory.has_room_for(image.shape):
+            return None
+        data, properties = prepare_on_disk(
+            image, self._model.plan, self._model.configuration, self._registry, self._scratch
+        )
+        array = np.broadcast_to(np.float32(np.nan), image.shape)
+        return PreparedImage(array, image.geometry, data=data, properties=properties, on_disk=True)
 
     def trial_image(self) -> PreparedImage:
         """An image of zeros as large as the network's patch, as if preprocessed: what every other image takes too."""
@@ -176,24 +193,28 @@ class PredictionPipeline:
             probabilities = scratch_array((labels.output_channels, *placement.original_shape), self._scratch)
         spacing = tuple(float(prepared.properties["spacing"][axis]) for axis in placement.transpose)
         here = self._preprocessing.target_spacing(spacing)
-        original = self._export(window, placement, here, spacing, probabilities)
+        into = None
+        if prepared.on_disk:
+            kind = label_dtype(labels)
+            into = scratch_array(placement.original_shape, self._scratch, "labels", "--max-memory, in memory", kind)
+        original = self._export(window, placement, here, spacing, probabilities, into)
         # nnU-Net's rule: for the next stage the spacing is said to stay, whatever the shape
         further = {
             name: self._export(window, Placement.whole(size), here, here) for name, size in prepared.next_shapes.items()
         }
         self._memory.choose_sums(
             window,
-            prepared.data,
             placement,
             labels,
             streamed=isinstance(original, StreamedExport),
             probabilities=probabilities is not None,
+            on_disk=prepared.on_disk,
         )
         for slab in self._reported(self._slide(prepared.data, forward, window, device), window):
             for export in (original, *further.values()):
                 export.push(slab)
-            if self._memory.limit and probabilities is not None:
-                forget_pages(probabilities)
+            for array in (probabilities, into) if self._memory.limit else ():
+                forget_pages(array)
         next_stage = {name: export.result() for name, export in further.items()}
         return Prediction(Labels(original.result(), prepared.geometry), probabilities, next_stage)
 
@@ -216,6 +237,7 @@ class PredictionPipeline:
             mirror_axes=mirror_axes,
             batch_size=batch,
             sums_in=self._memory.sums,
+            settle=partial(forget_pages, data),
         )
 
     @cached_property
@@ -244,6 +266,7 @@ class PredictionPipeline:
         spacing: tuple[float, ...],
         new_spacing: tuple[float, ...],
         probabilities: NDArray[np.float32] | None = None,
+        into: NDArray[Any] | None = None,
     ) -> Export:
         """How logits get the shape of the region: by a matrix per axis, or by a function where that does not do."""
         ref = self._model.configuration.resample_probabilities
@@ -258,7 +281,9 @@ class PredictionPipeline:
             matrices = resampler.axis_matrices(window.shape, **arguments, **ref.options)
             # splines that overshoot are clipped to the range of the whole image
             if matrices is not None and not any(m is not None and m.min() < 0 for m in matrices):
-                return StreamedExport(window.order, placement, labels, matrices=matrices, probabilities=probabilities)
+                return StreamedExport(
+                    window.order, placement, labels, matrices=matrices, probabilities=probabilities, into=into
+                )
         return WholeExport(
             window.order,
             placement,

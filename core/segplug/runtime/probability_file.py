@@ -8,12 +8,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from math import prod
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from segplug.errors import DataError
 from segplug.runtime.files import replacing
@@ -30,8 +31,9 @@ def scratch_array(
     folder: Path | None = None,
     what: str = "probabilities",
     cause: str = "--save-probabilities",
-) -> NDArray[np.float32]:
-    """A float32 array of zeros that lies in a file without a name: it is gone with the array, also after a crash.
+    dtype: DTypeLike = np.float32,
+) -> NDArray[Any]:
+    """An array of zeros that lies in a file without a name: it is gone with the array, also after a crash.
 
     Args:
         folder: on whose disk, made already or not; None for the system's temporary folder.
@@ -40,13 +42,13 @@ def scratch_array(
     Raises:
         DataError: the disk has no room for it.
     """
-    size = int(np.prod(shape)) * 4
+    size = prod(shape) * np.dtype(dtype).itemsize
     if folder is not None:
         folder = next(f for f in (folder, *folder.absolute().parents) if f.is_dir())
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             _reserve(file.fileno(), size)
-            return np.memmap(file, np.float32, "r+", shape=tuple(shape))
+            return np.memmap(file, dtype, "r+", shape=tuple(shape))
     except OSError as error:
         raise DataError(
             f"{folder or tempfile.gettempdir()}: no room for {what} of {size / 1e9:.1f} GB: {error.strerror}. "
@@ -54,7 +56,7 @@ def scratch_array(
         ) from None
 
 
-def forget_pages(array: NDArray[Any]) -> None:
+def forget_pages(array: NDArray[Any] | None) -> None:
     """Take what an array mapped from a file has in memory out of it; it is read again when it is needed.
 
     Nothing for an array that is not mapped.

@@ -161,6 +161,7 @@ def slide(
     mirror_axes: Sequence[int] = (),
     batch_size: int = 1,
     sums_in: Callable[[Sequence[int], torch.device], Sums] = sums_in_memory,
+    settle: Callable[[], None] = lambda: None,
 ) -> Iterator[Slab]:
     """Predict an image.
 
@@ -172,6 +173,7 @@ def slide(
         mirror_axes: axes of the patch to mirror along; 0 is the network's first spatial axis.
         batch_size: tiles and mirrored versions of them that the network gets at once.
         sums_in: makes the sums: by default on the device.
+        settle: called when tiles have been cut out of the data.
 
     Raises:
         DataError: the logits are not finite.
@@ -183,7 +185,7 @@ def slide(
         [torch.from_numpy(w).to(device) for w in tile_weights(sizes[a], patch[a], s)]
         for a, s in zip(order, starts, strict=True)
     ]
-    data = _pad(data, window).permute(0, *(a + 1 for a in order))
+    data = data.permute(0, *(a + 1 for a in order))
     rolling, thickness = starts[0], patch[window.axis]
     groups, _ = _groups(window)
     kept = sums_in(sums_shape(window, classes), device)
@@ -195,8 +197,9 @@ def slide(
         for first in range(0, len(tiles), network.tiles):
             batch = tiles[first : first + network.tiles]
             corners = [(rolling[k], starts[1][i], starts[2][j]) for i, j, k in batch]
-            inputs = [data[_box(corner, [patch[a] for a in order])] for corner in corners]
-            logits = network(torch.stack(inputs).to(device))
+            inputs = torch.stack([_tile(data, corner, window) for corner in corners]).to(device)
+            settle()
+            logits = network(inputs)
             for (i, j, k), corner, tile in zip(batch, corners, logits, strict=True):
                 weight = (weights[0][k] / network.count)[:, None, None] * (weights[1][i][:, None] * weights[2][j])
                 place = _box((corner[0] - base, *corner[1:]), [patch[a] for a in order])
@@ -273,10 +276,15 @@ class _Averaged:
         return logits
 
 
-def _pad(data: Tensor, window: Window) -> Tensor:
-    if not any(sum(p) for p in window.padding):
-        return data
-    return torch.nn.functional.pad(data, [n for pair in reversed(window.padding) for n in pair])
+def _tile(data: Tensor, corner: Sequence[int], window: Window) -> Tensor:
+    """What the network sees at a corner of the padded image; all axes in the window's order."""
+    patch, padding = [window.patch[a] for a in window.order], [window.padding[a] for a in window.order]
+    # axes that are smaller than the patch have one tile, all of it
+    inside = [p if sum(pad) == 0 else p - sum(pad) for p, pad in zip(patch, padding, strict=True)]
+    tile = data[_box(corner, inside)]
+    if inside == patch:
+        return tile
+    return torch.nn.functional.pad(tile, [n for pair in reversed(padding) for n in pair])
 
 
 def _box(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:

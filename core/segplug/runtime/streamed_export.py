@@ -89,6 +89,7 @@ class StreamedExport:
             painted, in `regions_class_order`.
         matrices: per transposed axis, (n_new, n_old) weights >= 0 that resample it; None for an axis that stays.
         probabilities: (classes, *original shape) to be filled, or None; outside the region background is certain.
+        into: for the label map, zeros of the original shape; None for an array in memory.
     """
 
     def __init__(
@@ -99,9 +100,10 @@ class StreamedExport:
         *,
         matrices: Sequence[NDArray[np.float32] | None],
         probabilities: NDArray[np.float32] | None = None,
+        into: NDArray[Any] | None = None,
     ) -> None:
         self._labels = labels
-        self._result: NDArray[Any] = np.zeros(placement.original_shape, label_dtype(labels))
+        self._result: NDArray[Any] = np.zeros(placement.original_shape, label_dtype(labels)) if into is None else into
         self._into = placement.region(self._result, order)
         self._into_probabilities = None
         if probabilities is not None:
