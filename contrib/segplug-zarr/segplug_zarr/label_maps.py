@@ -141,11 +141,12 @@ def _write_level(
     axes = SPATIAL[1:] if flat else SPATIAL
     shape = tuple(-(-n // s) for n, s in zip(array.shape, steps, strict=True))
     chunks = tuple(min(c, n) for c, n in zip(largest, shape, strict=True))
-    options: dict[str, Any] = (
-        {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if version == "0.4" else {"dimension_names": axes}
-    )
-    sizes = {"shape": shape[-len(axes) :], "chunks": chunks[-len(axes) :]}
-    level = group.create_array(name, dtype=dtype, **sizes, **options)
+    options: dict[str, Any] = {"shape": shape[-len(axes) :], "chunks": chunks[-len(axes) :], "dtype": dtype}
+    if version == "0.4":
+        options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
+    else:
+        options["dimension_names"] = axes
+    level = group.create_array(name, **options)
     for start in product(*(range(0, n, c) for n, c in zip(shape, chunks, strict=True))):
         stop = tuple(min(a + c, n) for a, c, n in zip(start, chunks, shape, strict=True))
         part = array[tuple(slice(a * s, b * s, s) for a, b, s in zip(start, stop, steps, strict=True))]

@@ -20,6 +20,7 @@ from segplug.arrays.judging import evaluate as evaluate
 from segplug.arrays.judging import evaluate_pair as evaluate_pair
 from segplug.arrays.judging import fit_postprocessing as fit_postprocessing
 from segplug.arrays.judging import select as select
+from segplug.arrays.mapped import release as release
 from segplug.arrays.planning import Preprocessed as Preprocessed
 from segplug.arrays.planning import fingerprint as fingerprint
 from segplug.arrays.planning import plan as plan
@@ -27,4 +28,3 @@ from segplug.arrays.planning import preprocess as preprocess
 from segplug.arrays.prediction import LoadedModel as LoadedModel
 from segplug.arrays.prediction import load_model as load_model
 from segplug.arrays.writing import write_dataset as write_dataset
-from segplug.runtime.probability_file import forget_pages as release

@@ -17,6 +17,7 @@ from segplug.errors import DataError
 from segplug.kernel import Registry
 from segplug.model import Geometry, Image, Labels, LabelSet, Prediction
 from segplug.protocols import Model, OpenImage, PredictionSettings, SeparableResampler
+from segplug.runtime.kept_memory import give_back_freed_memory
 from segplug.runtime.large_images import prepare_on_disk
 from segplug.runtime.memory_limit import MemoryLimit
 from segplug.runtime.network import count_input_channels
@@ -237,8 +238,14 @@ class PredictionPipeline:
             mirror_axes=mirror_axes,
             batch_size=batch,
             sums_in=self._memory.sums,
-            settle=partial(forget_pages, data),
+            settle=partial(self._settle, data),
         )
+
+    def _settle(self, data: NDArray[np.float32]) -> None:
+        """Between tiles of an image on disk nothing is kept: over thousands of them the heap would grow by its gaps."""
+        if getattr(data, "_mmap", None) is not None:
+            forget_pages(data)
+            give_back_freed_memory()
 
     @cached_property
     def _slices(self) -> int:
