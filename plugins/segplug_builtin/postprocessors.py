@@ -165,8 +165,12 @@ def _keep_largest(labels: NDArray[Any], step: Step) -> NDArray[Any]:
     components, count = ndimage.label(mask[box], structure=np.ones((3,) * labels.ndim))
     if count == 1:
         return labels
-    sizes = np.bincount(components.reshape(-1))
-    sizes[0] = 0
+    del mask
+    sizes = np.zeros(count + 1, np.int64)
+    for plane in components:  # bincount makes a copy eight times as large as a label map
+        found = np.bincount(plane.reshape(-1))
+        sizes[: len(found)] += found
+    sizes[0] = sizes[1:].max()  # what is no component stays as it is
     cleaned = labels.copy()
-    cleaned[box][mask[box] & (sizes[components] < sizes.max())] = 0
+    cleaned[box][(sizes < sizes[0])[components]] = 0
     return cleaned

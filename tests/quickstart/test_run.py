@@ -11,13 +11,14 @@ from dataclasses import replace
 import pytest
 import SimpleITK as sitk
 
+from segplug.cli.shell import several
 from segplug.errors import DataError, UsageError
 from segplug.model import Split, TrainedFold
 from segplug.protocols import PredictionSettings
 from segplug.runtime.checkpoint import read_checkpoint
 from segplug.runtime.choice_codec import read_choice
 from segplug.runtime.run_record import RunRecord, what_changed
-from segplug.runtime.splits import write_splits
+from segplug.runtime.splits import random_split, write_splits
 from segplug.stages.fingerprint import fingerprint
 from segplug.stages.plan import plan
 from segplug.stages.predict_choice import predict_choice
@@ -198,6 +199,39 @@ def test_new_cases_that_no_fold_has_are_told(project, short):
     assert [c.name for c in done.folds[0].evaluation.cases] == ["phantom_002"]
 
 
+@pytest.mark.slow
+def test_folds_that_are_named_past_the_file_and_all(project, short):
+    """What is named is trained, each once, in its order; what is not named is for the folds of the file alone."""
+    names = [f"phantom_{n:03d}" for n in range(10)]
+    halves = [Split(tuple(names[:5]), tuple(names[5:])), Split(tuple(names[5:]), tuple(names[:5]))]
+    write_splits(project.workspace.splits_file(NAME), halves)
+    one = {"configurations": ["3d_fullres"], "planning": COMPACT, "training": short}
+    with pytest.warns(UserWarning, match=r"fold 7 is past those of .* \(0 to 1\): it gets a random split"):
+        done = run(project, 501, folds=["7", "all", 1, "1"], **one)
+    assert [f.trained.fold for f in done.folds] == [7, "all", 1]
+    past, every, second = (f.split for f in done.folds)
+    assert past == random_split(names, 7)
+    assert (len(past.train), len(past.val)) == (8, 2)
+    assert set(every.train) == set(every.val) == set(names)
+    assert second == halves[1]
+    assert [len(f.evaluation.cases) for f in done.folds] == [2, 10, 5]
+    assert done.selection is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert all(f.kept for f in run(project, 501, folds=["7", "all", 1], **one).folds)
+    rest = run(project, 501, **one)
+    assert [(f.trained.fold, f.kept) for f in rest.folds] == [(0, False), (1, True)]
+    assert rest.selection.choice.folds == (0, 1)
+
+
+def test_folds_of_the_command_line():
+    assert several(None) is None
+    assert several(["0", "1,2", "all"]) == ["0", "1", "2", "all"]
+    for wrong in ("", "1,,2", ","):
+        with pytest.raises(UsageError, match="expected a fold, or several with commas between them"):
+            several([wrong])
+
+
 def test_damaged_notes_are_as_good_as_none(tmp_path):
     for text in ("{", "[1]", '"x"', "3"):
         (tmp_path / ".segplug-run.json").write_text(text)
@@ -217,7 +251,20 @@ def test_the_command_prints_a_row_per_fold(project, short, tmp_path):
     code = "from segplug.cli.main import main; main()"
     roots = [f"--{part}={tmp_path / part}" for part in ("raw", "preprocessed", "results")]
     settings = [part for setting in short.overrides for part in ("--set", setting)]
-    command = [sys.executable, "-c", code, *roots, "run", "501", "-c", "3d_fullres", "-f", "0", "--planner", "compact"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        *roots,
+        "run",
+        "501",
+        "-c",
+        "3d_fullres",
+        "--folds",
+        "0",
+        "--planner",
+        "compact",
+    ]
     command += ["--workers", "0", "--device", "cpu", "--format", "json", *settings]
     for state in ("trained", "kept"):
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from segplug.errors import DataError, UsageError
 from segplug.model import LabelSet
 from segplug.runtime import probability_file
+from segplug.runtime.kept_memory import give_back_freed_memory
 from segplug.runtime.probability_average import average_to_labels
-from segplug.runtime.probability_file import ProbabilityFile, write_probabilities
+from segplug.runtime.probability_file import ProbabilityFile, scratch_array, write_probabilities
 from segplug.stages.ensemble import ensemble_folders
 
 LABELS = LabelSet({"background": 0, "a": 1, "b": 2})
@@ -82,6 +83,19 @@ def test_memory_is_that_of_a_label_map(tmp_path):
         tracemalloc.stop()
     one_class = 4 * np.prod(shape[1:])
     assert peak < 2 * one_class  # 12 classes of two models would be 24 times as much
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return
+
+    def resident() -> int:
+        give_back_freed_memory()  # of whatever ran before
+        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+
+    before = resident()
+    mean = scratch_array(shape, tmp_path)
+    average_to_labels(files, labels, expected=shape[1:], into=mean)
+    assert resident() - before < 4 * one_class  # the mean lies on the disk: 12 times as much
+    assert mean[11].any()
 
 
 @pytest.mark.parametrize(

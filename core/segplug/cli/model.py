@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segplug.cli.shell import DatasetArgument, Format, FormatOption, new_app, open_project, say, show
+from segplug.cli.shell import DatasetArgument, Format, FormatOption, new_app, open_project, say, several, show
 from segplug.runtime.trainer_choice import NNUNET_TRAINER
 
 if TYPE_CHECKING:
@@ -33,7 +33,13 @@ def export(
     ] = None,
     trainer: Annotated[str, typer.Option("--trainer", "-t", help="Trainer's folder name.")] = NNUNET_TRAINER,
     fold: Annotated[
-        list[str] | None, typer.Option("--fold", "-f", help="Fold; repeat for several. [default: all trained ones]")
+        list[str] | None,
+        typer.Option(
+            "--fold",
+            "--folds",
+            "-f",
+            help="Fold; repeat for several, or 0,1,2. [default: all trained ones]",
+        ),
     ] = None,
     checkpoint: Annotated[
         list[str] | None, typer.Option("--checkpoint", help="final, best or latest; repeat. [default: final]")
@@ -60,7 +66,7 @@ def export(
             configurations=configuration,
             plans_name=plans_name,
             trainer=trainer,
-            folds=None if fold is None else [parse_fold(f) for f in fold],
+            folds=None if (named := several(fold)) is None else [parse_fold(f) for f in named],
             checkpoints=checkpoint or ("final",),
             predictions=predictions,
             for_inference=for_inference,

@@ -16,6 +16,9 @@ from segplug.runtime.files import PARTIAL
 EXAMPLES = Path(__file__).parents[1] / "testing" / "examples"
 """The examples of the hook reference, one file per hook: each is whole and passes the conformance suite of its kind."""
 
+LINE = 120
+"""Characters that a line may have."""
+
 COMMAND = "command"
 PREFIX = "segplug-"
 SINGULAR = {name: re.sub("(?<=ss)es$|s$", "", name) for name in KINDS}
@@ -106,6 +109,7 @@ def _component(names: Names, kind: str) -> dict[str, str]:
     implementation, hook = _parted((EXAMPLES / f"example_{kind}.py").read_text(encoding="utf-8"))
     module = SINGULAR[kind]
     hook = _COMPONENT.sub(rf'Component("{names.component}", "{names.package}.{module}:\g<attribute>"', hook)
+    hook = "\n".join(map(_fitting, hook.splitlines()))
     init = f'''"""Tells segplug what {names.distribution} provides. Nothing heavy is imported here."""
 
 from __future__ import annotations
@@ -139,6 +143,17 @@ def test_conformance(check: BoundCheck) -> None:
         f"{names.package}/py.typed": "",
         f"tests/test_{module}.py": test,
     }
+
+
+def _fitting(line: str) -> str:
+    """A call on one line as formatters break it, if it is long."""
+    before, _, arguments = line.removesuffix(")").partition("(")
+    if len(line) <= LINE or not arguments:
+        return line
+    inner = f"        {arguments}"
+    if len(inner) > LINE:
+        inner = "\n".join(f"        {part}," for part in re.findall(r'"[^"]*"', arguments))
+    return f"{before}(\n{inner}\n    )"
 
 
 def _parted(source: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segplug.cli.shell import PlansNameOption, WorkersOption, new_app, open_project, say, settings_of
+from segplug.cli.shell import PlansNameOption, WorkersOption, new_app, open_project, say, settings_of, several
 from segplug.errors import UsageError
 from segplug.runtime.parts import WHOLE, Part
 from segplug.runtime.planned import DEFAULT_PLANS
@@ -47,7 +47,13 @@ def predict(
         str | None, typer.Option("--trainer", "-t", help="With -d: trainer's folder name [default: nnUNetTrainer].")
     ] = None,
     fold: Annotated[
-        list[str] | None, typer.Option("--fold", "-f", help="Fold; repeat for several. [default: all trained ones]")
+        list[str] | None,
+        typer.Option(
+            "--fold",
+            "--folds",
+            "-f",
+            help="Fold; repeat for several, or 0,1,2. [default: all trained ones]",
+        ),
     ] = None,
     step_size: Annotated[float, typer.Option(help="Step of the sliding window as a share of the patch.")] = 0.5,
     no_mirroring: Annotated[bool, typer.Option("--no-mirroring", help="Faster, a little less accurate.")] = False,
@@ -96,6 +102,7 @@ def predict(
 
     if (model is None) == (dataset is None):
         raise UsageError("say which model: -m MODEL_FOLDER, -d DATASET -c CONFIGURATION, or -d DATASET --choice")
+    named = several(fold)
     if choice and (dataset is None or (configuration, plans_name, trainer, fold) != (None, None, None, None)):
         raise UsageError("--choice goes with -d DATASET alone: it names configurations, plans, trainers and folds")
     if choice and checkpoint is not Which.FINAL:
@@ -145,7 +152,7 @@ def predict(
                 source,
                 target,
                 model,
-                folds=None if fold is None else [int(f) if f.isdecimal() else f for f in fold],
+                folds=None if named is None else [int(f) if f.isdecimal() else f for f in named],
                 checkpoint=checkpoint.value,
                 settings=settings,
                 predictor=predictor,

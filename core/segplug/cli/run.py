@@ -15,6 +15,7 @@ from segplug.cli.shell import (
     open_project,
     say,
     settings_of,
+    several,
     show,
 )
 
@@ -30,7 +31,14 @@ def run(
         typer.Option("--configuration", "-c", help="Configuration; repeat for several. [default: all]"),
     ] = None,
     fold: Annotated[
-        list[str] | None, typer.Option("--fold", "-f", help="Fold, or all; repeat for several. [default: each of five]")
+        list[str] | None,
+        typer.Option(
+            "--fold",
+            "--folds",
+            "-f",
+            help="Fold, or all; repeat for several, or 0,1,2. A number past splits_final.json is a random split. "
+            "[default: each of the file, five unless it has others]",
+        ),
     ] = None,
     planner: Annotated[
         str | None, typer.Option("--planner", help="Planner [default: plans that are there, else default].")
@@ -67,7 +75,7 @@ def run(
             project,
             dataset,
             configurations=configuration,
-            folds=fold,
+            folds=several(fold),
             planning=Planning(planner, memory_gb, plans_name=plans_name),
             training=Training(
                 trainer,

@@ -15,6 +15,7 @@ from segplug.cli.shell import (
     open_project,
     say,
     settings_of,
+    several,
     show,
 )
 
@@ -47,7 +48,12 @@ def select(
     ] = None,
     fold: Annotated[
         list[str] | None,
-        typer.Option("--fold", "-f", help="Fold; repeat for several. [default: those of splits_final.json]"),
+        typer.Option(
+            "--fold",
+            "--folds",
+            "-f",
+            help="Fold; repeat for several, or 0,1,2. [default: those of splits_final.json]",
+        ),
     ] = None,
     no_ensembles: Annotated[bool, typer.Option("--no-ensembles", help="Compare single models only.")] = False,
     postprocessor: Annotated[
@@ -76,7 +82,7 @@ def select(
             configurations=configuration,
             plans_names=plans_name,
             trainers=trainer,
-            folds=None if fold is None else [parse_fold(f) for f in fold],
+            folds=None if (named := several(fold)) is None else [parse_fold(f) for f in named],
             ensembles=not no_ensembles,
             postprocessor=postprocessor,
             computing=Computing(device or defaults.device, precision or defaults.precision),

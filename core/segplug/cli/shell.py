@@ -127,6 +127,22 @@ def open_project(
         yield project
 
 
+def several(folds: Sequence[str] | None) -> list[str] | None:
+    """The values of `--fold`, each of which may be several with commas between them.
+
+    Raises:
+        UsageError: there is nothing before or after a comma.
+    """
+    from segplug.errors import UsageError
+
+    if folds is None:
+        return None
+    found = [part.strip() for fold in folds for part in fold.split(",")]
+    if not all(found):
+        raise UsageError(f"--fold {' '.join(folds)!r}: expected a fold, or several with commas between them: 0,1,2")
+    return found
+
+
 def say(text: str) -> None:
     """A line for the user, beside the output proper (standard error)."""
     typer.echo(text, err=True)
