@@ -86,7 +86,8 @@ def train(
         options += [word for setting in set_ or () for word in ("--set", setting)]
         if not fold and len(wanted) > 1:
             options.append("--save-probabilities")
-        nodes = training_graph(plan.dataset_name, plan.configurations, wanted, fold or every_fold, every_fold, options)
+        previous = {name: stage.previous_stage for name, stage in plan.configurations.items()}
+        nodes = training_graph(plan.dataset_name, previous, wanted, fold or every_fold, every_fold, options)
         with project.stage("train on dask", plan.dataset_name, len(nodes)):
             done = run_graph(executor, nodes, _place(ctx, project), _teller(project, "train on dask", len(nodes)))
         for node in nodes:

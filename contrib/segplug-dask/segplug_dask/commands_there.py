@@ -15,7 +15,7 @@ from segplug.errors import SegplugError
 _BOOT = (
     "import ctypes, json, os, runpy, sys\n"
     "if sys.platform == 'linux':\n"
-    "    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: what is half done would hold locks and the device\n"
+    "    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: else it would hold locks and the device\n"
     "    if os.getppid() != int(sys.argv[1]): os._exit(1)\n"
     "sys.argv = ['segplug', *json.loads(sys.argv[2])]\n"
     "runpy.run_module('segplug', run_name='__main__', alter_sys=True)\n"

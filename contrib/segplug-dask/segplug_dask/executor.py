@@ -126,8 +126,8 @@ class DaskExecutor:
         except (OSError, ValueError, TypeError) as error:
             _close_all(self._opened)
             raise NoClusterError(
-                f"no dask scheduler answers at {self._address}: {error}. Start one (dask scheduler), correct the address, or "
-                "leave it out to have workers started"
+                f"no dask scheduler answers at {self._address}: {error}. Start one (dask scheduler), correct the "
+                "address, or leave it out to have workers started"
             ) from None
 
     def _map_there(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Outcome[R]]:
@@ -240,8 +240,8 @@ def error_of(future: Any, name: str) -> BaseException | None:
     times = error.allowed_failures + 1
     often = "" if times == 1 else f" for the {times}th time" if times > 3 else f" {('', 'twice', 'thrice')[times - 1]}"
     return WorkerDiedError(
-        f"{name}: the worker process (last {error.last_worker.address}) died{often} while it worked on this. Memory may have "
-        "run out: give the workers more, or look into the worker's log"
+        f"{name}: the worker process (last {error.last_worker.address}) died{often} while it worked on this. Memory "
+        "may have run out: give the workers more, or look into the worker's log"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from segplug.errors import UsageError
 from segplug_dask.commands_there import Place, run_command
@@ -39,16 +39,9 @@ class Done:
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
-class Configured(Protocol):
-    """A configuration of a plan, as far as it matters here."""
-
-    @property
-    def previous_stage(self) -> str | None: ...
-
-
 def training_graph(
     dataset: str,
-    configurations: Mapping[str, Configured],
+    previous: Mapping[str, str | None],
     wanted: Sequence[str],
     folds: Sequence[str],
     every_fold: Sequence[str],
@@ -56,11 +49,11 @@ def training_graph(
 ) -> list[Node]:
     """One training per configuration and fold, those that are needed first.
 
-    A stage of a cascade takes the predictions that the stage before made of each case by a fold that has not seen it: its
+    A stage of a cascade takes the predictions of each case by a fold of the stage before that has not seen it: its
     trainings follow all folds of that stage, which are added where they were not asked for.
 
     Args:
-        configurations: all of the plan.
+        previous: each configuration of the plan -> the one that it builds on.
         wanted: names to be trained.
         folds: to be trained of these; `every_fold` of those that others build on.
         options: of each training.
@@ -68,33 +61,33 @@ def training_graph(
     Raises:
         UsageError: a configuration is not in the plan.
     """
-    unknown = [name for name in wanted if name not in configurations]
+    unknown = [name for name in wanted if name not in previous]
     if unknown:
-        raise UsageError(f"no configuration {', '.join(unknown)} in the plan; there are: {', '.join(configurations)}")
+        raise UsageError(f"no configuration {', '.join(unknown)} in the plan; there are: {', '.join(previous)}")
     ordered: list[str] = []
     for name in wanted:
         chain: list[str] = []
         stage: str | None = name
         while stage is not None and stage not in chain:
             chain.append(stage)
-            stage = configurations[stage].previous_stage
+            stage = previous[stage]
         ordered += [each for each in reversed(chain) if each not in ordered]
-    built_on = {configurations[name].previous_stage for name in ordered}
-    nodes = []
+    built_on = {previous[name] for name in ordered}
+    nodes: list[Node] = []
     for name in ordered:
-        before = configurations[name].previous_stage
+        before = previous[name]
         needs = tuple(f"{before} fold {fold}" for fold in every_fold) if before else ()
         asked = folds if name in wanted else ()
-        for fold in dict.fromkeys([*(every_fold if name in built_on else ()), *asked]):
-            nodes.append(Node(f"{name} fold {fold}", ("train", dataset, name, fold, *options), needs))
+        trained = dict.fromkeys([*(every_fold if name in built_on else ()), *asked])
+        nodes += [Node(f"{name} fold {fold}", ("train", dataset, name, fold, *options), needs) for fold in trained]
     return nodes
 
 
 def run_graph(executor: DaskExecutor, nodes: Sequence[Node], place: Place, told: Callable[[str, str], None]) -> Done:
     """Run all commands, each as soon as what it needs is done and a worker is free.
 
-    A worker that dies costs its command a new beginning on another one, as often as the executor's retries say. A command
-    that fails costs those that need it, and no other.
+    A worker that dies costs its command a new beginning on another one, as often as the executor's retries say. A
+    command that fails costs those that need it, and no other.
 
     Args:
         nodes: in an order in which no node needs a later one.
@@ -114,7 +107,7 @@ def run_graph(executor: DaskExecutor, nodes: Sequence[Node], place: Place, told:
     printed: dict[str, str] = {}
     failed: dict[str, str] = {}
     try:
-        for future in as_completed(list(futures.values())):
+        for future in as_completed(list(futures.values()), loop=client.loop):
             name = names[future.key]
             error = error_of(future, name)
             if error is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,3 +48,9 @@ def new_project(folder: Path, executor: str = "local", more: str = "", raw: Path
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' own `work` can be imported, by workers too."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+@pytest.fixture
+def make_project() -> Callable[..., Segplug]:
+    """See `new_project`."""
+    return new_project

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from segplug_dask.executor import DaskExecutor, NoClusterError, WorkerDiedError
 
 from segplug.errors import SegplugError, UsageError
 from segplug.kernel import Kernel
 from segplug.model import ComponentRef
 from segplug.testing import BoundCheck, conformance
-from segplug_dask.executor import DaskExecutor, NoClusterError, WorkerDiedError
 
 pytestmark = pytest.mark.usefixtures("importable")
 
