@@ -166,7 +166,7 @@ def _decode(each: Slice) -> NDArray[Any]:
         raise DataError(f"{each.name}: no pixels; expected an image. Restore the file")
     try:
         if "ModalityLUTSequence" in dataset:
-            from pydicom.pixels import apply_modality_lut
+            from pydicom.pixels.processing import apply_modality_lut
 
             looked_up: NDArray[Any] = apply_modality_lut(dataset.pixel_array, dataset)
             return looked_up

@@ -109,7 +109,7 @@ def _segmentation(labels: Labels, array: NDArray[Any], count: int) -> Any:
             spacing_between_slices=geometry.spacing[0],
         ),
         plane_orientation=PlaneOrientationSequence("PATIENT", orientation),
-        plane_positions=[PlanePositionSequence("PATIENT", position) for position in positions],
+        plane_positions=[PlanePositionSequence("PATIENT", position.tolist()) for position in positions],
         omit_empty_frames=False,
         content_label="SEGMENTATION",
         transfer_syntax_uid=EXPLICIT_LITTLE_ENDIAN,
