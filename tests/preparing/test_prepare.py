@@ -105,6 +105,20 @@ def test_what_is_current_is_kept(raw: Path, tmp_path: Path, readings: Counter[st
         assert prepare(project, DATASET).fingerprint == made.fingerprint
 
 
+def test_plans_that_are_there_may_stay_as_they_are(raw: Path, tmp_path: Path) -> None:
+    with open_project(raw, tmp_path / "out", workers=0) as project:
+        first = prepare(project, 301, planner=None, configurations=["3d_fullres"])
+        file = project.workspace.plans_file(DATASET, first.plan.plans_name)
+        content = json.loads(file.read_text())
+        content["configurations"]["3d_fullres"]["batch_size"] = 7
+        file.write_text(json.dumps(content))
+        again = prepare(project, 301, planner=None, configurations=["3d_fullres"])
+        assert again.plan.configurations["3d_fullres"].batch_size == 7
+        assert json.loads(file.read_text()) == content
+        anew = prepare(project, 301, configurations=["3d_fullres"])
+        assert anew.plan.configurations["3d_fullres"].batch_size != 7
+
+
 def test_bad_data_stop_it_before_anything_is_written(raw: Path, tmp_path: Path) -> None:
     for name in ("phantom_001_0000", "phantom_003_0000"):
         file = raw / DATASET / "imagesTr" / f"{name}.nii.gz"

@@ -172,9 +172,7 @@ def _prepared(
     """The plan, its data preprocessed by the workers."""
     import segplug
 
-    return segplug.prepare(
-        project, dataset, planner=planner or "default", plans_name=plans_name, configurations=configurations
-    ).plan
+    return segplug.prepare(project, dataset, planner=planner, plans_name=plans_name, configurations=configurations).plan
 
 
 def _folds(project: Project, dataset: str, plan: Plan) -> list[str]:

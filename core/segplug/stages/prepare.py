@@ -11,6 +11,7 @@ from segplug.errors import DataError
 from segplug.model import ComponentRef, Fingerprint, Plan
 from segplug.runtime.files import read_json, value_hash
 from segplug.runtime.fingerprint_codec import read_fingerprint
+from segplug.runtime.planned import find_plan, plans_names
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import load_dataset
 from segplug.runtime.run_record import RunRecord
@@ -34,7 +35,7 @@ def prepare(
     project: Project,
     dataset: str | int | Path,
     *,
-    planner: str | ComponentRef = "default",
+    planner: str | ComponentRef | None = "default",
     memory_gb: float | None = None,
     spacing: Sequence[float] | None = None,
     plans_name: str | None = None,
@@ -47,7 +48,8 @@ def prepare(
 
     Args:
         dataset: id, name or path of a raw data set.
-        planner, memory_gb, spacing, plans_name: see `segplug.stages.plan.plan`.
+        planner, memory_gb, spacing, plans_name: see `segplug.stages.plan.plan`. With a planner of None, plans that are
+            there stay as they are, edited by hand or not.
         configurations: see `segplug.stages.preprocess.preprocess`.
 
     Raises:
@@ -56,7 +58,14 @@ def prepare(
         PluginError: a component is missing.
     """
     made = verified_fingerprint(project, dataset)
-    planned = make_plan(project, dataset, planner=planner, memory_gb=memory_gb, spacing=spacing, plans_name=plans_name)
+    name = project.workspace.dataset_name(dataset)
+    there = plans_names(project.workspace, name) if planner is None else []
+    if plans_name in there or (there and plans_name is None):
+        planned = find_plan(project.workspace, name, plans_name)
+    else:
+        planned = make_plan(
+            project, dataset, planner=planner or "default", memory_gb=memory_gb, spacing=spacing, plans_name=plans_name
+        )
     done = preprocess(
         project,
         dataset,
