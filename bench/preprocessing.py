@@ -3,8 +3,8 @@
     nox -s bench -- preprocessing
 
 To reach: Hippocampus (200 cases) >= 12x faster; three phantom CTs of 512 x 512 x 150-170, spacing different in each,
->= 6x less CPU time and at most 0.4x of the memory. Both programs work with two processes of one thread each. The CTs
-are preprocessed for every configuration of the plan.
+>= 6x less CPU time and at most 0.4x of the memory. Both programs do all of it in one command, with two processes of one thread each,
+for every configuration of the plan.
 """
 
 from __future__ import annotations
@@ -66,12 +66,6 @@ def _programs(
 ) -> dict[str, bench.Program]:
     number = str(int(dataset[7:10]))
     segplug = [Path(sys.executable).parent / "segplug", "--raw", folder / "raw", "--preprocessed", folder / "mine"]
-    stages = [
-        ["dataset", "verify", number],
-        ["fingerprint", number],
-        ["plan", number],
-        ["preprocess", number],
-    ]
     peer = Path(benchmark.peer or "").parent / "nnUNetv2_plan_and_preprocess"
     theirs = [peer, "-d", number, "--verify_dataset_integrity", "-npfp", "2", "-np", *["2"] * len(configurations)]
     variables = {
@@ -82,7 +76,7 @@ def _programs(
     }
     return {
         bench.SEGPLUG: bench.Program(
-            [[*segplug, *stage, *([] if stage[0] == "plan" else ["--workers", "2"])] for stage in stages],
+            [[*segplug, "prepare", number, "--workers", "2"]],
             before=lambda: shutil.rmtree(folder / "mine", ignore_errors=True),
         ),
         bench.NNUNET: bench.Program(
