@@ -3,8 +3,8 @@
     nox -s bench -- preprocessing
 
 To reach: Hippocampus (200 cases) >= 12x faster; three phantom CTs of 512 x 512 x 150-170, spacing different in each,
->= 6x less CPU time and at most 0.4x of the memory. Both programs do all of it in one command, with two processes of one thread each,
-for every configuration of the plan.
+>= 6x less CPU time and at most 0.4x of the memory. Both programs do all of it in one command, with two processes of
+one thread each, for every configuration of the plan.
 """
 
 from __future__ import annotations
