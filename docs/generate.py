@@ -18,6 +18,7 @@ from typing import Any
 
 from segplug.cli.plugin_template import COMMAND, SINGULAR, Names, plugin_files
 from segplug.kernel import KINDS, Kernel, Kind, hookspecs
+from segplug.protocols import events
 from segplug.testing.conformance import CHECKS
 
 HERE = Path(__file__).resolve().parent
@@ -35,9 +36,10 @@ def hooks() -> Iterator[tuple[str, Callable[..., Any], Kind | None]]:
     """Every hook: its name, its specification, and the kind of component if it is a provider."""
     for kind in KINDS.values():
         yield kind.hook, getattr(hookspecs.Providers, kind.hook), kind
-    for name, value in vars(hookspecs).items():
-        if name.startswith("segplug_"):
-            yield name, value, None
+    for module in (hookspecs, events):
+        for name, value in vars(module).items():
+            if name.startswith("segplug_"):
+                yield name, value, None
 
 
 def hook_reference() -> str:

@@ -111,3 +111,11 @@ def test_executors_have_options_and_the_command_line_names_one(here: Path) -> No
     (here / "segplug.toml").write_text('[executors]\nfar = "tcp://head:1"\n')
     with pytest.raises(UsageError, match=r"executors\.far is 'tcp://head:1'; expected a table"):
         read_settings(Roots(), {})
+
+
+def test_options_of_plugins(here: Path) -> None:
+    (here / "segplug.toml").write_text('[options.track]\nexperiment = "liver"\n')
+    assert read_settings(Roots(), {}).options == {"track": {"experiment": "liver"}}
+    (here / "segplug.toml").write_text("[options]\ntrack = 1\n")
+    with pytest.raises(UsageError, match=r"options\.track is 1; expected a table of its options"):
+        read_settings(Roots(), {})

@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 
 from segplug import ComponentRef
-from segplug.errors import DataError
+from segplug.errors import DataError, WrongReferenceError
 from segplug.kernel import Kernel
 from segplug.model import (
     Budget,
     ChannelStatistics,
+    Choice,
     DatasetDescription,
     EpochReport,
+    Evaluation,
     Fingerprint,
     Geometry,
     Image,
@@ -335,3 +337,39 @@ def test_hook_case_predicted(kernel: Kernel, capsys: pytest.CaptureFixture[str])
     labels = Labels(np.array([[[0, 1, 1, 0]]], np.uint8), CUBE)
     kernel.emit("segplug_case_predicted", case="a", prediction=Prediction(labels), path=None)
     assert capsys.readouterr().err == "a: 50.0% foreground, in memory\n"
+
+
+def test_hook_configured(kernel: Kernel) -> None:
+    kernel.configure({"example": {"experiment": "liver"}})
+    assert import_module("example_configured").OPTIONS == {"experiment": "liver"}
+    with pytest.raises(WrongReferenceError, match=r"refuses.*no option name; there is: experiment"):
+        kernel.configure({"example": {"name": 1}})
+    with pytest.raises(WrongReferenceError, match=r"takes no options\. Plugins with options: example"):
+        kernel.configure({"builtin": {}})
+    with pytest.raises(WrongReferenceError, match="no such plugin is installed"):
+        kernel.configure({"absent": {}})
+
+
+def test_hook_training_started(kernel: Kernel, tmp_path: Path) -> None:
+    started = SimpleNamespace(folder=tmp_path, trainer="builtin:nnunet", seed=3, versions={"segplug": "1"})
+    kernel.emit("segplug_training_started", training=started)
+    told = json.loads((tmp_path / "started.json").read_text())
+    assert told == {"trainer": "builtin:nnunet", "seed": 3, "versions": {"segplug": "1"}}
+
+
+def test_hook_training_finished(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    kernel.emit("segplug_training_finished", folder=Path("model/fold_0"), error="")
+    kernel.emit("segplug_training_finished", folder=Path("model/fold_1"), error="disk full")
+    assert capsys.readouterr().err == "training in fold_0: done\ntraining in fold_1: disk full\n"
+
+
+def test_hook_evaluated(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = Evaluation((), {1: {"Dice": 0.5}, (1, 2): {"Dice": 0.75}}, {"Dice": 0.625})
+    kernel.emit("segplug_evaluated", folder=Path("validation"), evaluation=evaluation)
+    assert capsys.readouterr().err == "validation: 1: 0.500, (1, 2): 0.750\n"
+
+
+def test_hook_model_chosen(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    choice = Choice("Dataset004_X", (Path("a"), Path("b")), (0,), 0.8, 0.8, Path("postprocessing.json"))
+    kernel.emit("segplug_model_chosen", choice=choice, scores={"a": 0.7, "ensemble": 0.8})
+    assert capsys.readouterr().err == "a: 0.700\nensemble: 0.800\nchosen: a + b\n"

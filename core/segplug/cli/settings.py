@@ -31,7 +31,8 @@ class Roots:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings, from wherever they came. `executors` holds options of executors by their name."""
+    """All settings, from wherever they came. `executors` holds options of executors by their name,
+    `options` those of plugins."""
 
     raw: Path | None = None
     preprocessed: Path | None = None
@@ -43,6 +44,7 @@ class Settings:
     precision: str = "auto"
     pins: Mapping[str, str] = field(default_factory=dict)
     block: tuple[str, ...] = ()
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 _TABLES: dict[str, tuple[str, ...]] = {
@@ -50,9 +52,10 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "defaults": ("workers", "executor", "device", "precision"),
     "plugins": ("block",),
 }
-"""Tables and keys of segplug.toml. `pins` may hold any `<kind>.<name>`, `executors` a table for any executor."""
+"""Tables and keys of segplug.toml. `pins` may hold any `<kind>.<name>`, `executors` a table for any executor,
+`options` one for any plugin."""
 
-_OPEN_TABLES = ("pins", "executors")
+_OPEN_TABLES = ("pins", "executors", "options")
 
 
 def read_settings(roots: Roots, environment: Mapping[str, str] | None = None) -> Settings:
@@ -85,7 +88,9 @@ def read_settings(roots: Roots, environment: Mapping[str, str] | None = None) ->
         defaults["executor"] = roots.executor
     block = tuple(from_file.get("plugins", {}).get("block", ()))
     executors = from_file.get("executors", {})
-    return Settings(**paths, **defaults, executors=executors, pins=_pins(from_file.get("pins", {})), block=block)
+    options = from_file.get("options", {})
+    pins = _pins(from_file.get("pins", {}))
+    return Settings(**paths, **defaults, executors=executors, pins=pins, block=block, options=options)
 
 
 def _find_file() -> Path | None:
@@ -105,8 +110,8 @@ def _read_file(file: Path) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise UsageError(f"{file}: {table!r} must be a table ([{table}])")
         for key, value in values.items():
-            if table == "executors" and not isinstance(value, dict):
-                raise UsageError(f"{file}: executors.{key} is {value!r}; expected a table of its options")
+            if table in ("executors", "options") and not isinstance(value, dict):
+                raise UsageError(f"{file}: {table}.{key} is {value!r}; expected a table of its options")
             if table not in _OPEN_TABLES:
                 _known(file, key, _TABLES[table], f"key in [{table}]")
                 _typed(file, f"{table}.{key}", value)

@@ -98,13 +98,14 @@ def open_project(
     from segplug.cli.progress import ProgressDisplay
     from segplug.kernel import Kernel
     from segplug.runtime.project import Project, default_workers
-    from segplug.runtime.user_choice import check_settings
+    from segplug.runtime.user_choice import check_settings, configure_plugins
     from segplug.runtime.workspace import Workspace
 
     settings = settings_of(ctx)
     roots = {name: folders.get(name, getattr(settings, name)) for name in ("raw", "preprocessed", "results")}
     kernel = Kernel(pins=settings.pins, block=settings.block)
     check_settings(kernel, settings.pins, settings.executor, settings.executors)
+    configure_plugins(kernel, settings.options)
     speaks = processes is None or processes.first
     for builtin, inforce in kernel.registry.replacements() if speaks else ():
         what = f"the built-in {builtin.component.name!r} of the {builtin.kind.name}"

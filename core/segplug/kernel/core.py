@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from segplug.errors import PluginError, SegplugError
-from segplug.kernel.plugins import PluginHost, PluginRecord
+from segplug.errors import PluginError, SegplugError, WrongReferenceError
+from segplug.kernel.plugins import PluginHost, PluginRecord, State
 from segplug.kernel.registry import Registry
 
 
@@ -73,6 +73,26 @@ class Kernel:
             except Exception as error:
                 who = f"plugin {plugin!r} failed in {event}"
                 warnings.warn(f"{who}: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
+
+    def configure(self, options: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give plugins their options, by the plugins' names. Plugins that cannot be used get none.
+
+        Raises:
+            WrongReferenceError: there is no such plugin, it takes no options, or it refuses these.
+        """
+        takers = [record.name for record in self.plugins if "segplug_configured" in record.hooks]
+        for name, given in options.items():
+            record = self._host.records.get(name)
+            if record is None or (record.state is State.ACTIVE and name not in takers):
+                what = "no such plugin is installed" if record is None else f"{record} takes no options"
+                raise WrongReferenceError(f"{what}. Plugins with options: {', '.join(takers) or 'none'}")
+            for tell in (
+                tell for plugin, tell in self._calls("segplug_configured", {"options": given}) if plugin == name
+            ):
+                try:
+                    tell()
+                except Exception as error:
+                    raise WrongReferenceError(f"{record} refuses {dict(given)}: {error}") from error
 
     def _calls(self, hook: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
         """The implementations of a hook in pluggy's order (last registered first), each with its plugin's name."""

@@ -3,12 +3,13 @@
 Provider hooks take no argument and return components; they are called once, when a run starts. Choice hooks stop at
 the first answer that is not None and are asked only where neither the user nor the plan named a component; built-in
 answers come last. Event hooks report what happened: their results are ignored, and an event hook that raises is
-reported and never stops the run. No hook is called within the per-iteration loop.
+reported and never stops the run; they are specified in `segplug.protocols.events`. No hook is called within the
+per-iteration loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from segplug.kernel.component import Component, hookspec
 from segplug.kernel.kinds import KINDS, Kind
 
 if TYPE_CHECKING:
-    from segplug.model import EpochReport, Plan, Prediction
+    from segplug.model import Plan
 
 
 class Providers:
@@ -58,30 +59,6 @@ def segplug_choose_trainer(plan: Plan, configuration: str) -> str | None:
 
 
 @hookspec
-def segplug_stage_started(stage: str, subject: str, total: int) -> None:
-    """A stage begins. `subject` is its data set or folder, `total` its number of steps (cases, epochs; 0: unknown)."""
-
-
-@hookspec
-def segplug_stage_progress(stage: str, item: str, done: int, total: int) -> None:
-    """One step of a stage (a case, an epoch) is done: `done` of `total`."""
-
-
-@hookspec
-def segplug_stage_finished(stage: str, subject: str, seconds: float, error: str) -> None:
-    """A stage ended after `seconds`; `error` is empty if it succeeded, else what went wrong."""
-
-
-@hookspec
-def segplug_epoch_finished(folder: Path, report: EpochReport) -> None:
-    """An epoch of the training in `folder` ended with these losses, Dice values and learning rate."""
-
-
-@hookspec
-def segplug_checkpoint_written(path: Path, epoch: int) -> None:
-    """A checkpoint is on disk, whole, at `path`; `epoch` epochs are in it."""
-
-
-@hookspec
-def segplug_case_predicted(case: str, prediction: Prediction, path: Path | None) -> None:
-    """A case was predicted; `path` is the file written, None where the prediction stayed in memory."""
+def segplug_configured(options: Mapping[str, Any]) -> None:
+    """The settings have options for this plugin: its table `[options.NAME]`. It is told before it is told of anything
+    else. To raise is to refuse them: the program ends, and shows the message as wrong usage."""

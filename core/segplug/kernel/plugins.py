@@ -94,6 +94,7 @@ class PluginHost:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._manager.add_hookspecs(hookspecs.Providers)
+        self._manager.add_hookspecs(import_module("segplug.protocols.events"))
         self.records: dict[str, PluginRecord] = {}
         self.provided: list[Provided] = []
         for module in BUILTIN_MODULES:

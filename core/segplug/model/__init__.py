@@ -22,3 +22,4 @@ from segplug.model.prediction import Prediction as Prediction
 from segplug.model.training import EpochReport as EpochReport
 from segplug.model.training import Split as Split
 from segplug.model.training import TrainedFold as TrainedFold
+from segplug.model.training import TrainingStart as TrainingStart

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from segplug.model.dataset import DatasetDescription
+from segplug.model.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,41 @@ class Split:
 
     train: tuple[str, ...]
     val: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingStart:
+    """What is about to be trained, with what, and where it comes from.
+
+    Args:
+        folder: of the fold; what a plugin keeps there goes with it when the fold is trained anew or moved.
+        trainer: the component's qualified name; `settings` are its fields as JSON values.
+        epochs: of the whole training, None where the trainer does not say; `epochs_done` are in the checkpoint.
+        continued: whether the user asked to go on (`--continue`); else what was there before was set aside.
+        processes: that train together.
+        fingerprint: SHA-256 of dataset_fingerprint.json in hexadecimal digits; empty if there is none.
+        provenance: plugin, distribution and version of the components of plan and trainer.
+        versions: of `segplug`, `torch` and `python`.
+    """
+
+    folder: Path
+    fold: int | str
+    dataset: DatasetDescription
+    plan: Plan
+    configuration: str
+    split: Split
+    trainer: str
+    settings: Mapping[str, Any]
+    epochs: int | None
+    epochs_done: int
+    continued: bool
+    device: str
+    precision: str
+    seed: int
+    processes: int = 1
+    fingerprint: str = ""
+    provenance: tuple[Mapping[str, str], ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,7 @@ def open_project(
     executor_options: Mapping[str, Mapping[str, Any]] | None = None,
     pins: Mapping[str, str] | None = None,
     block: Iterable[str] = (),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Project:
     """Make a project from Python; the command line does the same from its settings.
 
@@ -154,9 +155,11 @@ def open_project(
         workers, executor, executor_options: see `Project`.
         pins: ``{"losses.dice_ce": "focal:dice_ce"}``: which plugin's component to use.
         block: plugins not to load.
+        options: plugin -> its options, for plugins that take some.
     """
     roots = (None if root is None else Path(root).expanduser() for root in (raw, preprocessed, results))
     kernel = Kernel(pins=pins, block=block)
+    kernel.configure(options or {})
     return Project(Workspace(*roots), kernel, workers=workers, executor=executor, executor_options=executor_options)
 
 

@@ -57,3 +57,17 @@ def check_settings(
                     f"pin {pin} in the settings: there is no {name!r} among the {kind}. There are: "
                     f"{', '.join(kernel.registry.names(kind))}"
                 )
+
+
+def configure_plugins(kernel: Kernel, options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give plugins their options from the settings.
+
+    Args:
+        options: plugin -> its options.
+
+    Raises:
+        UsageError: there is no such plugin, it takes no options, or it refuses these.
+    """
+    for name, given in options.items():
+        with named_by_user(f"[options.{name}] in the settings"):
+            kernel.configure({name: given})

@@ -85,6 +85,7 @@ def evaluate(
     found = map_cases(project, STAGE, prediction.name, work, files, failed="cannot be evaluated", executor=executor)
     evaluation = summarise(list(found.values()), missing=missing, unexpected=unexpected)
     write_summary(output or prediction / SUMMARY, evaluation)
+    project.emit("segplug_evaluated", folder=prediction, evaluation=evaluation)
     return evaluation
 
 

@@ -128,13 +128,15 @@ def select(
             postprocessed_dice=fitted.after.mean_dice,
             postprocessing=fitted.file,
         )
+        scores = {candidate.name: candidate.mean_dice for candidate in candidates}
         write_choice(
             project.workspace,
             choice,
             considered=models,
             ensembles=ensembles,
-            results={candidate.name: candidate.mean_dice for candidate in candidates},
+            results=scores,
         )
+        project.emit("segplug_model_chosen", choice=choice, scores=scores)
     return Selection(choice, best, tuple(candidates))
 
 

@@ -24,6 +24,7 @@ from segplug.runtime.plan_codec import encode_plan
 from segplug.runtime.processes import ALONE, Processes
 from segplug.runtime.project import Project
 from segplug.runtime.trainer_choice import public_name, record
+from segplug.runtime.training_events import telling_of_training
 from segplug.runtime.training_log import TrainingLog
 from segplug.runtime.training_task import FoldTraining
 from segplug.runtime.wording import counted
@@ -174,6 +175,9 @@ def _train_and_validate(
                     with working_in(work.trained.folder):  # nobody else trains there
                         kept = set_aside(work.trained)
                 held.enter_context(working_in(work.trained.folder))
+                if beginning is not None:
+                    _write_model_files(project, work)
+                held.enter_context(telling_of_training(project, work, continue_, processes))
         if beginning is not None:
             _train(project, work, _subject(work, continue_, kept), beginning, processes)
         settings = PredictionSettings(
@@ -208,7 +212,6 @@ def _train(project: Project, work: FoldWork, subject: str, beginning: Beginning,
             log = None
             if processes.first:
                 _forget(work)
-                _write_model_files(project, work)
                 log = TrainingLog(folder)
                 _log_start(log, work, subject, threads, processes)
             task = _make_task(project, work, log, beginning, processes)
