@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import segplug
 from segplug import arrays
@@ -58,6 +59,23 @@ def test_what_a_model_tells(project, make_model: Callable[..., Path]) -> None:
     assert model.configuration.name == "3d"
     assert model.plan.configurations["3d"] == model.configuration
     assert "folds=[1]" in repr(model)
+
+
+def test_its_networks_are_those_that_predict(project, make_model: Callable[..., Path]) -> None:
+    model = segplug.load_model(make_model(folds=(0, 1), mirror_axes=(0, 2)), project=project)
+    device = torch.device("cpu")
+    networks = model.trained.networks(device)
+    assert len(networks) == 2
+    assert model.trained.mirror_axes == (0, 2)
+    array = np.random.default_rng(0).normal(size=(9, 17, 16))
+    before = model.predict(array, (1, 1, 1), probabilities=True).probabilities
+    for network in networks:
+        for weights in network.parameters():
+            weights.zero_()
+    after = model.predict(array, (1, 1, 1), probabilities=True).probabilities
+    assert before is not None
+    assert after is not None
+    assert np.ptp(after) == 0 < np.ptp(before)
 
 
 def test_weights_are_read_once(project, make_model: Callable[..., Path]) -> None:

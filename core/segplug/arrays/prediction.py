@@ -12,7 +12,7 @@ from segplug.arrays.images import image as make_image
 from segplug.arrays.images import usual_project
 from segplug.errors import UsageError
 from segplug.model import Configuration, Image, Labels, LabelSet, Plan, Prediction
-from segplug.protocols import PredictionSettings
+from segplug.protocols import Model, PredictionSettings
 from segplug.runtime.prediction_engine import Engine
 from segplug.runtime.project import Project
 
@@ -65,6 +65,11 @@ class LoadedModel:
 
     def __repr__(self) -> str:
         return f"LoadedModel({self.folder}, folds={list(self.folds)})"
+
+    @property
+    def trained(self) -> Model:
+        """What an inference engine gets: the networks themselves, plan, data set, axes to mirror along."""
+        return self._engines[False].model
 
     @property
     def folder(self) -> Path:
