@@ -16,6 +16,7 @@ from segplug.stages.train import train
 
 NAME, PLANS = "Dataset601_Phantom", "tinyPlans"
 LABELS = {"background": 0, "a": 1, "b": 2}
+PATCH = (16, 16, 16)
 
 
 def network(channels: int = 1, outputs: int = 3, seed: int = 0, kind: str = "plain_unet", width: int = 4):
@@ -40,14 +41,15 @@ def network(channels: int = 1, outputs: int = 3, seed: int = 0, kind: str = "pla
 
 
 def saved(folder: Path, source, labels=LABELS, **more) -> Path:
-    content = {"network_weights": source.state_dict(), "init_args": {"dataset_json": {"labels": labels}}, **more}
+    init = {"init_args": {"dataset_json": {"labels": labels}}}
+    content = {"network_weights": source.state_dict(), **init, **more}
     torch.save(content, folder / "checkpoint_final.pth")
     return folder / "checkpoint_final.pth"
 
 
 def test_the_same_labels_keep_the_outputs(tmp_path: Path) -> None:
     source, target = network(seed=1), network(seed=2)
-    done = transfer(target, saved(tmp_path, source), LABELS)
+    done = transfer(target, saved(tmp_path, source), LABELS, PATCH)
     assert not done.anew
     assert done.taken == len(list(target.named_parameters()))
     for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True):
@@ -57,7 +59,7 @@ def test_the_same_labels_keep_the_outputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("outputs", [3, 5])
 def test_other_labels_begin_the_outputs_anew(tmp_path: Path, outputs: int) -> None:
     source, target, before = network(seed=1), network(seed=2, outputs=outputs), network(seed=2, outputs=outputs)
-    done = transfer(target, saved(tmp_path, source, {"background": 0, "x": 1, "y": 2}), LABELS)
+    done = transfer(target, saved(tmp_path, source, {"background": 0, "x": 1, "y": 2}), LABELS, PATCH)
     assert done.anew == {"decoder.seg_layers": "the labels are others"}
     assert "begins anew: decoder.seg_layers: the labels are others" in done.lines()
     fresh = {name for name, weight in before.named_parameters() if torch.equal(weight, target.state_dict()[name])}
@@ -69,7 +71,7 @@ def test_other_labels_begin_the_outputs_anew(tmp_path: Path, outputs: int) -> No
 
 def test_more_channels_share_the_first_layer_of_one(tmp_path: Path) -> None:
     source, target = network(seed=1).eval(), network(channels=3, seed=2).eval()
-    done = transfer(target, saved(tmp_path, source), LABELS)
+    done = transfer(target, saved(tmp_path, source), LABELS, PATCH)
     assert not done.anew
     image = torch.randn(1, 1, 8, 8, 8)
     with torch.no_grad():
@@ -77,7 +79,7 @@ def test_more_channels_share_the_first_layer_of_one(tmp_path: Path) -> None:
 
 
 def test_other_channels_begin_the_first_layer_anew(tmp_path: Path) -> None:
-    done = transfer(network(channels=3), saved(tmp_path, network(channels=2)), LABELS)
+    done = transfer(network(channels=3), saved(tmp_path, network(channels=2)), LABELS, PATCH)
     assert done.anew == {"encoder.stages.0.0.convs.0.conv.weight": "made for 2 channels, not 3"}
 
 
@@ -85,7 +87,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     target = network(seed=2)
     before = {name: weight.clone() for name, weight in target.state_dict().items()}
     with pytest.raises(CheckpointError, match=r"made for another network: .* 8 x 1 x 3 x 3 x 3, not 4 x 1 x 3 x 3 x 3"):
-        transfer(target, saved(tmp_path, network(width=8)), LABELS)
+        transfer(target, saved(tmp_path, network(width=8)), LABELS, PATCH)
     assert all(torch.equal(before[name], weight) for name, weight in target.state_dict().items())
 
 
@@ -93,7 +95,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"x\.pth"):
-        transfer(network(), tmp_path / "x.pth", LABELS)
+        transfer(network(), tmp_path / "x.pth", LABELS, PATCH)
 
 
 def test_an_encoder_of_nnssl(tmp_path: Path) -> None:
@@ -108,13 +110,33 @@ def test_an_encoder_of_nnssl(tmp_path: Path) -> None:
         "pretrain_num_input_channels": 1,
     }
     file = saved(tmp_path, source, nnssl_adaptation_plan=plan, citations=[])
-    done = transfer(target, file, LABELS)
+    done = transfer(target, file, LABELS, PATCH)
     assert done.anew == {"decoder": "not in the checkpoint", "decoder.seg_layers": "not in the checkpoint"}
     for name, weight in target.encoder.named_parameters():
         if name == "stem.convs.0.conv.weight":
             torch.testing.assert_close(weight, source.encoder.state_dict()[name].expand_as(weight) / 2)
         else:
             assert torch.equal(weight, source.encoder.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("labels", [LABELS, {"background": 0, "x": 1}], ids=["the same labels", "others"])
+def test_a_transformer_for_other_patches(tmp_path: Path, labels: dict[str, int]) -> None:
+    """Positions are interpolated between the tokens; the decoder's widths follow from the classes: it begins anew."""
+    options = {"embed_dim": 24, "eva_depth": 1, "eva_numheads": 4}
+    build = Kernel(discover=False).registry.build("architectures", ComponentRef("primus", options))
+    source = build(1, 3, deep_supervision=False, patch_size=(32, 16, 16))
+    target = build(1, len(labels), deep_supervision=False, patch_size=(16, 16, 16))
+    plans = {"configurations": {"3d_fullres": {"patch_size": [32, 16, 16]}}}
+    file = saved(tmp_path, source, init_args={"dataset_json": {"labels": LABELS}, "plans": plans})
+    done = transfer(target, file, labels, (16, 16, 16))
+    assert done.anew == ({} if labels == LABELS else {"up_projection": "the labels are others"})
+    assert done.adapted == {"eva.pos_embed": "interpolated from 4 x 2 x 2 tokens to 2 x 2 x 2"}
+    weights, found = source.state_dict(), target.state_dict()
+    pairs = weights["eva.pos_embed"].reshape(2, 2, 4, 24).mean(1).reshape(1, 8, 24)
+    torch.testing.assert_close(found["eva.pos_embed"], pairs)
+    same = {name for name, weight in weights.items() if name in found and torch.equal(found[name], weight)}
+    kept = {name for name in found if not name.startswith("up_projection") or labels == LABELS}
+    assert kept - {"eva.pos_embed"} <= same
 
 
 # --- in a training ---------------------------------------------------------------------------------------------------

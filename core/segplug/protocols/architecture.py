@@ -18,6 +18,9 @@ class Architecture(Protocol):
     writable attribute `deep_supervision`, prediction sets it to False; one that always returns a tensor works too.
 
     Its weights are initialised when it comes back, from torch's global generator, which the caller has seeded.
+
+    A transformer that learns a vector for each token of a patch keeps them as `pos_embed` (1, tokens, channels), in a
+    module whose `grid` says how many tokens lie along each axis: `--pretrained` takes them over to other patch sizes.
     """
 
     def __call__(self, input_channels: int, output_channels: int, *, deep_supervision: bool) -> nn.Module: ...

@@ -63,8 +63,8 @@ def begin(registry: Registry, work: FoldWork, pretrained: Path | None) -> Beginn
         return Beginning(network, None, {key: before[key] for key in ("pretrained",) if key in before})
     if pretrained is None:
         return Beginning(network, None, {})
-    done = transfer(network, pretrained, work.dataset.raw["labels"])
-    note = {"file": str(done.file), "hash": done.digest, "anew": dict(done.anew)}
+    done = transfer(network, pretrained, work.dataset.raw["labels"], work.configuration.patch_size)
+    note = {"file": str(done.file), "hash": done.digest, "anew": dict(done.anew), "adapted": dict(done.adapted)}
     return Beginning(network, done, {"pretrained": note})
 
 

@@ -2,12 +2,13 @@
 
 Weights go by their names. What belongs to the task of the other training begins anew: the layers that make the output,
 unless both have the same labels. nnU-Net's rule (its `load_pretrained_weights`) leaves those out always, and refuses
-networks that differ anywhere else; here the first layer may differ in its channels, and whole parts may be missing.
+networks that differ anywhere else; here the first layer may differ in its channels, a transformer in its patch size,
+and whole parts may be missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,19 @@ import torch
 from segplug.errors import CheckpointError
 from segplug.runtime.checkpoint import read_content, without_prefixes
 from segplug.runtime.files import file_hash
+from segplug.runtime.token_positions import POSITIONS, grid_there, interpolate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-HEADS = "seg_layers"
-"""Module of nnU-Net's networks that holds the layers that make the output."""
+HEADS = ("seg_layers", "up_projection")
+"""Modules of nnU-Net's networks that make the output: layers of the U-Nets, the whole decoder of Primus."""
 NNSSL = "nnssl_adaptation_plan"
 """Key of nnssl's checkpoints; its value says by which names encoder and stem go there."""
-NNSSL_PARTS = {"key_to_encoder": "encoder.stages", "key_to_stem": "encoder.stem"}
-"""Entries of nnssl's plan, and what nnU-Net's residual encoders call these parts."""
+NNSSL_PARTS = {"key_to_encoder": ("encoder.stages", "eva"), "key_to_stem": ("encoder.stem", "down_projection")}
+"""Entries of nnssl's plan, and what nnU-Net's residual encoders and Primus call these parts."""
+MASK_TOKEN = "mask_token"
+"""Weight of Primus that stands for hidden tokens in pretraining, and for nothing in segmentation."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +41,28 @@ class Transfer:
         file: the checkpoint, `digest` its hash.
         taken: number of weights (tensors) that were taken over.
         anew: part of the network -> why it begins anew.
+        adapted: weight taken over in another shape -> how.
     """
 
     file: Path
     digest: str
     taken: int
     anew: Mapping[str, str]
+    adapted: Mapping[str, str]
 
     def lines(self) -> list[str]:
         """For people."""
         anew = [f"begins anew: {part}: {why}" for part, why in self.anew.items()]
-        return [f"pretrained: {self.taken} weights taken over from {self.file}", *anew]
+        adapted = [f"adapted: {name}: {how}" for name, how in self.adapted.items()]
+        return [f"pretrained: {self.taken} weights taken over from {self.file}", *adapted, *anew]
 
 
-def transfer(network: nn.Module, file: Path, labels: Mapping[str, Any]) -> Transfer:
+def transfer(network: nn.Module, file: Path, labels: Mapping[str, Any], patch_size: Sequence[int]) -> Transfer:
     """Take over the weights of a checkpoint into a network that is initialised already.
 
     Args:
         labels: of the data set, as dataset.json has them.
+        patch_size: that the network is made for.
 
     Raises:
         CheckpointError: the file is no checkpoint, or of a network that does not fit; the message names the weights.
@@ -62,12 +70,14 @@ def transfer(network: nn.Module, file: Path, labels: Mapping[str, Any]) -> Trans
     content = read_content(file)
     if not isinstance(content, Mapping) or not isinstance(content.get("network_weights"), Mapping):
         raise CheckpointError(f"{file}: no checkpoint of segplug, nnU-Net v2 or nnssl: it has no network_weights")
-    given = _offered(content)
+    saved = network.state_dict()  # a buffer that is not saved is computed, not learnt
+    own = dict(network.named_parameters()) | {name: b for name, b in network.named_buffers() if name in saved}
+    given = _offered(content, own)
     same_labels = _labels_of(content) == dict(labels)
-    own = dict(network.named_parameters()) | dict(network.named_buffers())
     first = next((name for name, weight in own.items() if weight.ndim > 2), None)
     there = {name.split(".")[0] for name in given}
     anew: dict[str, str] = {}
+    adapted: dict[str, str] = {}
     chosen: dict[str, Tensor] = {}
     problems = []
     for name, weight in own.items():
@@ -80,10 +90,13 @@ def transfer(network: nn.Module, file: Path, labels: Mapping[str, Any]) -> Trans
             problems.append(f"{name} is missing")
         elif found.shape == weight.shape:
             chosen[name] = found
+        elif (moved := _positions(network, name, found, content, patch_size)) is not None:
+            chosen[name], adapted[name] = moved
         elif name != first or not _same_but_channels(found, weight):
             problems.append(f"{name} {_size(found)}, not {_size(weight)}")
         elif found.shape[1] == 1:  # the response to equal channels stays what it was
             chosen[name] = found.expand_as(weight) / weight.shape[1]
+            adapted[name] = f"made for 1 channel, shared among {weight.shape[1]}"
         else:
             anew[name] = f"made for {found.shape[1]} channels, not {weight.shape[1]}"
     if problems or not chosen:
@@ -95,22 +108,40 @@ def transfer(network: nn.Module, file: Path, labels: Mapping[str, Any]) -> Trans
     with torch.no_grad():
         for name, values in chosen.items():
             own[name].copy_(values)
-    return Transfer(file, file_hash(file), len(chosen), anew)
+    return Transfer(file, file_hash(file), len(chosen), anew, adapted)
 
 
-def _offered(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Weights by nnU-Net's names; of nnssl's pretraining, encoder and stem alone, for the rest had another task."""
+def _offered(content: Mapping[str, Any], own: Collection[str]) -> dict[str, Tensor]:
+    """Weights by the network's names; of nnssl's pretraining, encoder and stem alone: the rest had another task."""
     weights = without_prefixes(content["network_weights"])
     plan = content.get(NNSSL)
     if not isinstance(plan, Mapping):
         return weights
-    found: dict[str, Tensor] = {}
-    for key, ours in NNSSL_PARTS.items():
+    found = {name: weights[name] for name in (MASK_TOKEN,) if name in weights}
+    for key, known in NNSSL_PARTS.items():
         theirs = plan.get(key)
+        ours = next((part for part in known if any(name.startswith(f"{part}.") for name in own)), known[0])
         if isinstance(theirs, str):
             inside = {name for name in weights if name.startswith(f"{theirs}.")}
             found |= {ours + name.removeprefix(theirs): weights[name] for name in inside}
     return found
+
+
+def _positions(
+    network: nn.Module, name: str, found: Tensor, content: Mapping[str, Any], patch_size: Sequence[int]
+) -> tuple[Tensor, str] | None:
+    """Learnt positions of tokens for the network's own patches, and what was done; None if these are none."""
+    module, _, last = name.rpartition(".")
+    here = getattr(network.get_submodule(module), "grid", None)
+    if last != POSITIONS or here is None or found.ndim != 3 or len(here) != len(patch_size):
+        return None
+    token = [n // tokens for n, tokens in zip(patch_size, here, strict=True)]
+    there = grid_there(content, found.shape[1], token)
+    weight = network.get_parameter(name)
+    if there is None or found.shape[-1] != weight.shape[-1]:
+        return None
+    sides = [" x ".join(map(str, grid)) for grid in (there, here)]
+    return interpolate(found, there, tuple(here)), f"interpolated from {sides[0]} tokens to {sides[1]}"
 
 
 def _labels_of(content: Mapping[str, Any]) -> Any:
@@ -122,7 +153,8 @@ def _labels_of(content: Mapping[str, Any]) -> Any:
 def _part(name: str) -> str:
     """The part of the network that a weight belongs to: its outputs, or what its name begins with."""
     parts = name.split(".")
-    return ".".join(parts[: parts.index(HEADS) + 1]) if HEADS in parts else parts[0]
+    made = next((at for at, part in enumerate(parts) if part in HEADS), 0)
+    return ".".join(parts[: made + 1])
 
 
 def _same_but_channels(found: Tensor, weight: Tensor) -> bool:

@@ -64,6 +64,7 @@ class Transformer(nn.Module):
         rotary: bool = True,
     ) -> None:
         super().__init__()
+        self.grid = tuple(grid)
         self.pos_embed = nn.Parameter(torch.zeros(1, math.prod(grid), width)) if absolute else None
         self.rope = RotaryPositions(width // heads, grid) if rotary else None
         rates = [drop_path * block / max(1, depth - 1) for block in range(depth)]
