@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from segplug.errors import DataError
+from segplug_builtin.architectures.instance_norm import OWN_OUTPUT
 from segplug_builtin.architectures.torch_modules import torch_module
 
 NEGATIVE_SLOPE = 1e-2
@@ -90,6 +91,10 @@ class LayerStyle:
         """A kernel size or stride, one entry per axis."""
         return (value,) * self.dimensions if isinstance(value, int) else tuple(value)
 
+    def make_norm(self, features: int) -> nn.Module:
+        norm: nn.Module = OWN_OUTPUT.get(self.norm, self.norm)(features, **self.norm_options)
+        return norm
+
     def make_nonlinearity(self) -> nn.Module:
         return nn.Identity() if self.nonlinearity is None else self.nonlinearity(**self.nonlinearity_options)
 
@@ -109,7 +114,7 @@ class ConvBlock(nn.Module):
             self.dropout = style.dropout(**style.dropout_options)
             layers.append(self.dropout)
         if style.norm is not None:
-            self.norm = style.norm(outputs, **style.norm_options)
+            self.norm = style.make_norm(outputs)
             layers.append(self.norm)
         if style.nonlinearity is not None:
             self.nonlin = style.make_nonlinearity()
