@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import models
 import side_by_side as bench
+from segplug.runtime.device import cpu_has_bf16
 
 DATASET, MODEL = "Dataset004_Hippocampus", "nnUNetTrainer__nnUNetPlans__3d_fullres"
 TRAINED = "nnUNetTrainer__nnUNetPlansSmall__3d_fullres"
@@ -51,14 +52,18 @@ def main() -> int:
         what = f"predict {len(images)} small cases, {len(folds)} folds, mirroring"
         benchmark.compare(what, runs, "seconds", "s", at_least=4, remark="command to files")
         _write_mosaic(sorted((source / "imagesTr").iterdir()), folder / "large", (1, 1, 2) if benchmark.quick else GRID)
-        programs = _programs(benchmark, folder, folder / "large", model, (0,), ["fp32", "auto"])
+        precisions = ["fp32", "auto"] if cpu_has_bf16() else ["fp32"]
+        programs = _programs(benchmark, folder, folder / "large", model, (0,), precisions)
         runs = benchmark.alternate("large case", programs)
         sizes = "x".join(str(n * size) for n, size in zip((1, 1, 2) if benchmark.quick else GRID, CELL, strict=True))
         trained = source.parent.parent / "reference" / "models" / DATASET / TRAINED
-        labels = _labels(benchmark, folder, trained) if benchmark.peer else {}
+        labels = _labels(benchmark, folder, trained, precisions) if benchmark.peer else {}
         for precision, at_least in FASTER.items():
-            mine = {bench.SEGPLUG: runs[precision], **({bench.NNUNET: runs[bench.NNUNET]} if benchmark.peer else {})}
             what = f"predict one large case, mirroring, precision {precision}"
+            if precision not in precisions:
+                benchmark.not_here(what, "s", at_least=at_least, remark=bench.WITHOUT_BF16)
+                continue
+            mine = {bench.SEGPLUG: runs[precision], **({bench.NNUNET: runs[bench.NNUNET]} if benchmark.peer else {})}
             benchmark.compare(what, mine, "seconds", "s", at_least=at_least, remark=sizes)
             if benchmark.peer:
                 differ = float((labels[precision] != labels[bench.NNUNET]).mean())
@@ -68,8 +73,10 @@ def main() -> int:
     return benchmark.finish()
 
 
-def _labels(benchmark: bench.Benchmark, folder: Path, model: Path) -> dict[str, NDArray[np.uint8]]:
-    programs = _programs(benchmark, folder, folder / "large", model, (0,), list(AGREE))
+def _labels(
+    benchmark: bench.Benchmark, folder: Path, model: Path, precisions: Sequence[str]
+) -> dict[str, NDArray[np.uint8]]:
+    programs = _programs(benchmark, folder, folder / "large", model, (0,), precisions)
     found = {}
     for name, program in programs.items():
         bench.run(program, benchmark.pinned(), benchmark.cores)

@@ -32,6 +32,7 @@ from segplug.runtime.process_tree import UsageMeter
 ROOT = Path(__file__).resolve().parent.parent
 OWN, PEER_SCRIPTS = ROOT / "bench" / "own", ROOT / "bench" / "peer"
 SEGPLUG, NNUNET = "segplug", "nnunetv2"
+WITHOUT_BF16 = "this CPU has no bf16"
 Before = Callable[[], None]
 
 
@@ -76,10 +77,10 @@ class Row:
     Args:
         what: is measured.
         unit: of both figures.
-        segplug, nnunetv2: medians; None where nnunetv2 was not run, or segplug failed.
+        segplug, nnunetv2: medians; None where nnunetv2 was not run, segplug failed, or this machine can't tell.
         ratio: segplug's gain: nnunetv2's figure by segplug's (for speeds the other way round); None without it.
         aim: as the table tells it, ">= 12x".
-        reached: whether it is; None where only nnunetv2 could tell.
+        reached: whether it is; None where only nnunetv2 or another machine could tell.
         repetitions: of each program.
         remark: what else must be known, such as the sizes.
     """
@@ -197,6 +198,10 @@ class Benchmark:
     def failed(self, what: str, unit: str, *, limit: float, remark: str = "") -> None:
         """A row whose program did not come to its end: told, and no reason to leave out the other rows."""
         self.rows.append(Row(what, unit, None, None, None, f"≤ {limit:g} {unit}", False, 1, remark))
+
+    def not_here(self, what: str, unit: str, *, at_least: float, remark: str) -> None:
+        """A row for another machine; `remark` says why."""
+        self.rows.append(Row(what, unit, None, None, None, f"≥ {at_least:g}x", None, 0, remark))
 
     def _clock(self, figure: str, unit: str) -> tuple[str, str]:
         """The figure to judge by: seconds of CPU in place of seconds, where the machine is not ours alone."""

@@ -78,9 +78,10 @@ def as_text(rows: Iterable[Entry]) -> list[str]:
 def cells(row: Entry) -> tuple[str, ...]:
     """A row's cells as text, by `HEADING`."""
     remark = ", ".join(filter(None, (row["remark"], _repeated(row["repetitions"]))))
+    nothing = "failed" if row["reached"] is False else "not measured"
     return (
         f"{row['what']} ({remark})",
-        "failed" if row["segplug"] is None else f"{_rounded(row['segplug'])} {row['unit']}",
+        nothing if row["segplug"] is None else f"{_rounded(row['segplug'])} {row['unit']}",
         "" if row["nnunetv2"] is None else f"{_rounded(row['nnunetv2'])} {row['unit']}",
         "" if row["ratio"] is None else f"{_rounded(row['ratio'])}x",
         row["aim"],
@@ -89,7 +90,7 @@ def cells(row: Entry) -> tuple[str, ...]:
 
 
 def _repeated(repetitions: int) -> str:
-    return "one run" if repetitions == 1 else f"median of {repetitions}"
+    return {0: "", 1: "one run"}.get(repetitions, f"median of {repetitions}")
 
 
 def _rounded(value: float) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import side_by_side as bench
 import training_data
+from segplug.runtime.device import cpu_has_bf16
 
 
 def main() -> int:
@@ -23,16 +24,19 @@ def main() -> int:
             bench.NNUNET: bench.Program(
                 [[benchmark.peer or "", bench.PEER_SCRIPTS / "training_step.py", data.dataset, steps]], data.variables
             ),
-            "auto": bench.Program([data.own_script("training_step.py", steps, "auto")]),
         }
+        if cpu_has_bf16():
+            programs["bf16"] = bench.Program([data.own_script("training_step.py", steps, "auto")])
         runs = benchmark.alternate("training step", programs)
         theirs = {bench.NNUNET: runs[bench.NNUNET]} if bench.NNUNET in runs else {}
         what = "training step, default Hippocampus plan"
-        for name, at_least in (("fp32", 1.0), ("auto", 1.9)):
-            precision = str(runs[name][0].figures["precision"])
+        for name, at_least in (("fp32", 1.0), ("bf16", 1.9)):
+            if name not in runs:
+                benchmark.not_here(f"{what}, {name}", "s", at_least=at_least, remark=bench.WITHOUT_BF16)
+                continue
             mine = {bench.SEGPLUG: runs[name], **theirs}
             remark = f"batch {runs[name][0].figures['batch_size']}, patch 40x56x40"
-            benchmark.compare(f"{what}, {precision}", mine, "step_seconds", "s", at_least=at_least, remark=remark)
+            benchmark.compare(f"{what}, {name}", mine, "step_seconds", "s", at_least=at_least, remark=remark)
     return benchmark.finish()
 
 

@@ -107,12 +107,14 @@ def test_rows_and_what_is_written(side_by_side: ModuleType, make: Callable[..., 
     benchmark.below("limit", runs["segplug"], "inner_seconds", "s", limit=2)
     benchmark.below("a number", 0.3, "", "", limit=0.2)
     benchmark.failed("no end", "MB", limit=4000)
+    benchmark.not_here("another machine's", "s", at_least=2, remark="why")
     assert benchmark.finish() == 1
     entry = json.loads((tmp_path / "example.json").read_text())
     assert entry.keys() == {"name", "figures", "machine", "versions", "time"}
     assert entry["versions"]["nnunetv2"] == "2.8.1"
     rows = entry["figures"]["rows"]
-    assert [row["reached"] for row in rows] == [True, False, True, False, False]
+    assert [row["reached"] for row in rows] == [True, False, True, False, False, None]
+    assert (rows[5]["segplug"], rows[5]["aim"], rows[5]["repetitions"]) == (None, "≥ 2x", 0)
     assert (rows[4]["segplug"], rows[4]["aim"]) == (None, "≤ 4000 MB")
     assert rows[0] == {
         "what": "reached",

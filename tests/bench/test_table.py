@@ -57,6 +57,12 @@ def test_rows_as_people_read_them(table: ModuleType, page: Path) -> None:
     assert f"- startup, resampling: {told}" in lines
 
 
+@pytest.mark.parametrize(("reached", "told"), [(False, "failed"), (None, "not measured")])
+def test_rows_without_a_figure(table: ModuleType, reached: bool | None, told: str) -> None:
+    [row] = entry("x", segplug=None, nnunetv2=None, ratio=None, reached=reached, repetitions=0)["figures"]["rows"]
+    assert table.cells(row)[:3] == ("resampling (small)", told, "")
+
+
 def test_a_run_replaces_its_own_family_alone(table: ModuleType, page: Path) -> None:
     results = page.with_name("benchmarks.json")
     table.update(entry("resampling"), results, page)

@@ -187,6 +187,7 @@ def test_the_network_learns(make_project):
     assert max(last.dice) > 0.2
 
 
+@pytest.mark.filterwarnings("ignore:--precision bf16:UserWarning")  # of CPUs without it
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_precision(make_project, precision):
     fold, listener = run(make_project(), precision=precision, epochs=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 from segplug.errors import UsageError
@@ -67,7 +68,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
     """`fp32`, `bf16` or `fp16` for a name of `PRECISIONS`.
 
     `auto` is the fastest that trains as well as fp32: bf16 on a CPU with instructions for it (twice as fast there) and
-    on a GPU that has it, fp16 on other GPUs, else fp32.
+    on a GPU that has it, fp16 on other GPUs, else fp32. Of bf16 on
+    a CPU without instructions for it, where it is computed in software, a warning tells.
 
     Raises:
         UsageError: the name is unknown, or it is fp16 on a device other than a GPU.
@@ -78,6 +80,12 @@ def resolve_precision(name: str, device: torch.device) -> str:
         raise UsageError("--precision fp16 needs a CUDA device; bf16 and fp32 work on a CPU")
     if name == "bf16" and device.type == "mps":
         raise UsageError("--precision bf16 is not to be had on MPS; fp32 is")
+    if name == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        warnings.warn(
+            "--precision bf16: this CPU has no instructions for it and computes it in software, many times slower than "
+            "fp32; --precision auto takes what is fast",
+            stacklevel=2,
+        )
     if name != "auto":
         return name
     if device.type == "cuda":
