@@ -24,6 +24,9 @@ PINNED = ("-c", str(ROOT / "constraints.txt"))
 PEER = ("nnunetv2==2.8.1", "torch==2.13.0")
 """The nnU-Net that segplug is compared with. It gets an environment of its own."""
 
+ON_ALL_CORES = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+"""For pytest: a file's tests stay together, for they share fixtures; each process takes up to 2 GB."""
+
 BENCH_PARTS = ("report", "hippocampus", "side_by_side", "table", "models", "training_data")
 """Files of bench/ that benchmarks share."""
 
@@ -40,9 +43,9 @@ def quickstart(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests: nox -s tests -- -k registry."""
+    """Run the tests, on all cores: nox -s tests -- -k registry."""
     session.install(*PINNED, "-e", ".[test]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *ON_ALL_CORES, *session.posargs)
 
 
 @nox.session

@@ -68,8 +68,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
     """`fp32`, `bf16` or `fp16` for a name of `PRECISIONS`.
 
     `auto` is the fastest that trains as well as fp32: bf16 on a CPU with instructions for it (twice as fast there) and
-    on a GPU that has it, fp16 on other GPUs, else fp32. Of bf16 on
-    a CPU without instructions for it, where it is computed in software, a warning tells.
+    on a GPU that has it, fp16 on other GPUs, else fp32. A warning tells of bf16 on a CPU without instructions for it,
+    where it is computed in software.
 
     Raises:
         UsageError: the name is unknown, or it is fp16 on a device other than a GPU.
