@@ -172,7 +172,9 @@ def test_training_begins_with_the_weights(make_project, same_weights, tmp_path: 
 def test_freezing_and_rates_of_parts(make_project) -> None:
     first = run(make_project(results="first"))
     begun = read_checkpoint(first.checkpoint()).weights
-    options = ["trainer.freeze=encoder", "trainer.lr_factors.decoder.seg_layers=0", "trainer.optimizer=sgd"]
+    # a rate of what is frozen means nothing: it may stand in a plan's recipe
+    rates = ["trainer.lr_factors.decoder.seg_layers=0", "trainer.lr_factors.encoder.stages.0=0.5"]
+    options = ["trainer.freeze=encoder", *rates, "trainer.optimizer=sgd"]
     second = run(make_project(results="second"), overrides=options, pretrained=first.checkpoint())
     found = read_checkpoint(second.checkpoint()).weights
     changed = {name for name, weight in found.items() if not torch.equal(weight, begun[name])}

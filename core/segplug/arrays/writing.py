@@ -45,10 +45,10 @@ def write_dataset(
     target = Path(folder).expanduser()
     if not re.fullmatch(r"Dataset\d{3,}_.+", target.name):
         raise UsageError(f"{target}: expected a folder named DatasetXXX_NAME, XXX being a number of three digits")
-    parse_description(
+    described = parse_description(
         dataset_json(channels, labels, cases=1, regions_class_order=regions_class_order), target.name, target
     )
-    writer = find_writer(usual_project().kernel, READER, FILE_ENDING)
+    writer = find_writer(usual_project().kernel, READER, FILE_ENDING, described.labels)
     names: set[str] = set()
     target.parent.mkdir(parents=True, exist_ok=True)
     with making_dataset(target) as made:

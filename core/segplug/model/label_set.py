@@ -46,6 +46,22 @@ class LabelSet:
         return tuple(v for v in self.all_labels if v != 0)
 
     @cached_property
+    def label_names(self) -> dict[int, str]:
+        """Label -> its name, of those that may stand in a label map, background among them.
+
+        With regions, a label that has no name of its own gets that of the region it is written for.
+        """
+        found: dict[int, str] = {}
+        for name, value in self.values.items():
+            single = value if isinstance(value, int) else value[0] if len(value) == 1 else None
+            if single is not None and name != "ignore":
+                found.setdefault(single, name)
+        if self.has_regions:
+            for label, region in zip(self.regions_class_order, self.regions, strict=True):
+                found.setdefault(label, self.name_of(region))
+        return dict(sorted(found.items()))
+
+    @cached_property
     def regions(self) -> tuple[int | tuple[int, ...], ...]:
         """Foreground regions in dataset.json's order (background and ignore left out)."""
         return tuple(v for n, v in self.values.items() if n != "ignore" and v not in (0, (0,)))

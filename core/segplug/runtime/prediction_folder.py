@@ -39,7 +39,7 @@ class FolderDescription:
         return built
 
     def build_writer(self, kernel: Kernel) -> Writer:
-        return find_writer(kernel, self.reader, self.dataset.file_ending)
+        return find_writer(kernel, self.reader, self.dataset.file_ending, self.dataset.labels)
 
     def copy_to(self, folder: Path) -> None:
         """Put dataset.json, and plans.json if it is there, beside what is made of these label maps."""

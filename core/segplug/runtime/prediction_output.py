@@ -6,21 +6,26 @@ fitting one does not count as predicted, whatever files there are.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from segplug.errors import DataError, PluginError
 from segplug.kernel import Kernel
-from segplug.model import Case, Prediction
+from segplug.model import Case, LabelSet, Prediction
 from segplug.protocols import Writer
 from segplug.runtime.files import file_hash, read_json, remove, remove_partials, replacing, write_json
 
 MANIFESTS = ".segplug"
 
 
-def find_writer(kernel: Kernel, reader: str, file_ending: str) -> Writer:
+def find_writer(kernel: Kernel, reader: str, file_ending: str, labels: LabelSet) -> Writer:
     """The writer of the reader's name; without one, that which a plugin or the built-in rule names for the ending.
+
+    Args:
+        labels: whose names a writer is told that asks for them (see `segplug.protocols.Writer`).
 
     Raises:
         PluginError: there is none.
@@ -34,8 +39,16 @@ def find_writer(kernel: Kernel, reader: str, file_ending: str) -> Writer:
             f"no writer for files ending in {file_ending}: reader {reader!r} has none of its name. Install a plugin "
             f"that writes them; there are: {', '.join(registry.names('writers'))}"
         )
-    writer: Writer = registry.build("writers", name)
+    built: Any = registry.build("writers", name)
+    writer: Writer = partial(built, label_names=dict(labels.label_names)) if _asks_for_names(built) else built
     return writer
+
+
+def _asks_for_names(writer: Any) -> bool:
+    try:
+        return "label_names" in inspect.signature(writer).parameters
+    except (TypeError, ValueError):  # a callable without a readable signature
+        return False
 
 
 def input_hashes(case: Case) -> dict[str, str]:

@@ -160,7 +160,7 @@ def predict_folder(
     cases = {name: case for name, case in cases.items() if name in mine}
     failures = {name: text for name, text in failures.items() if name in mine}
     engine.start()
-    writer = find_writer(project.kernel, plan.reader.name, dataset.file_ending)
+    writer = find_writer(project.kernel, plan.reader.name, dataset.file_ending, dataset.labels)
     output = PredictionOutput(target, writer, dataset.file_ending)
     run = CaseRun(project, engine, output, continue_, previous_stage, keep_previous)
     subject = f"{source} -> {target}" if part.whole else f"{source} -> {target}, {part}"

@@ -68,7 +68,7 @@ def validate_fold(
     )
     model = engine.model
     ending = model.dataset.file_ending
-    writer = find_writer(project.kernel, model.plan.reader.name, ending)
+    writer = find_writer(project.kernel, model.plan.reader.name, ending, model.dataset.labels)
     output = PredictionOutput(trained.validation_folder, writer, ending)
     if processes.first:
         _tell_left_out(next_stages, cases, model.dataset.name)

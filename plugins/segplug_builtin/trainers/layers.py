@@ -23,12 +23,12 @@ def check_parts(network: nn.Module, frozen: Sequence[str], factors: Iterable[str
     for part in frozen:
         if not any(_within(name, part) for name in named):
             raise _unknown("freeze", part, named)
-    trained = {name: w for name, w in named.items() if not any(_within(name, part) for part in frozen)}
-    if not trained:
+    if all(any(_within(name, part) for part in frozen) for name in named):
         raise UsageError(f"trainer.freeze: {', '.join(frozen)} are all of the network's weights; nothing is left")
+    # a part may have a rate and be frozen: a plan's recipe names rates of stages, some of which the user freezes
     for part in factors:
-        if not any(_within(name, part) for name in trained):
-            raise _unknown("lr_factors", part, trained)
+        if not any(_within(name, part) for name in named):
+            raise _unknown("lr_factors", part, named)
 
 
 def freeze(network: nn.Module, parts: Sequence[str]) -> None:
