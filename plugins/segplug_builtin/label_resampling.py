@@ -21,6 +21,10 @@ _CHUNK = 1 << 16
 """Voxels decided on at once; keeps the work arrays within the cache."""
 
 
+_SEARCHED = 1 << 22
+"""Voxels searched at once for those to decide on: their places take eight bytes each."""
+
+
 def resample_labels(labels: NDArray[Any], new_shape: Sequence[int], orders: Sequence[int]) -> NDArray[Any]:
     """Resample one label map.
 
@@ -51,13 +55,13 @@ def _linear_labels(labels: NDArray[Any], new_shape: Sequence[int], axes: Sequenc
         sides[axis] = (corners, band.weights.T)
         result = np.take(result, axis_band(n_old, n_new, 0).first, axis=axis)
         mixed = np.take(mixed, np.clip(band.first, 0, max(0, n_old - 2)), axis=axis)
-    flat = np.flatnonzero(mixed)
-    del mixed
-    result = np.ascontiguousarray(result)
+    result, mixed = np.ascontiguousarray(result), mixed.reshape(-1)
     values = result.reshape(-1)
-    for start in range(0, len(flat), _CHUNK):
-        part = flat[start : start + _CHUNK]
-        values[part] = _vote(labels, np.unravel_index(part, tuple(new_shape)), sides, values[part])
+    for first in range(0, mixed.size, _SEARCHED):
+        flat = np.flatnonzero(mixed[first : first + _SEARCHED]) + first
+        for start in range(0, len(flat), _CHUNK):
+            part = flat[start : start + _CHUNK]
+            values[part] = _vote(labels, np.unravel_index(part, tuple(new_shape)), sides, values[part])
     return result
 
 

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from segplug.errors import DataError
-from segplug.model import Image
-from segplug_builtin.formats.itk import read_simpleitk, read_simpleitk_reorient
-from segplug_builtin.formats.natural import read_natural_image
-from segplug_builtin.formats.nibabel_images import read_nibabel, read_nibabel_reorient
-from segplug_builtin.formats.tiff import read_tiff_stack
+from segplug_builtin.formats import itk, natural, nibabel_images, tiff
+from segplug_builtin.formats.sizes import FileReader
 
-__all__ = [
-    "first_that_reads",
-    "read_natural_image",
-    "read_nibabel",
-    "read_nibabel_reorient",
-    "read_simpleitk",
-    "read_simpleitk_reorient",
-    "read_tiff_stack",
-]
+read_simpleitk = FileReader(itk.read_simpleitk, itk.size_by_simpleitk)
+read_simpleitk_reorient = FileReader(itk.read_simpleitk_reorient, itk.size_by_simpleitk_reorient)
+read_nibabel = FileReader(nibabel_images.read_nibabel, nibabel_images.size_by_nibabel)
+read_nibabel_reorient = FileReader(
+    nibabel_images.read_nibabel_reorient, partial(nibabel_images.size_by_nibabel, turn=True)
+)
+read_tiff_stack = FileReader(tiff.read_tiff_stack, tiff.size_of_tiff_stack)
+read_natural_image = FileReader(natural.read_natural_image, natural.size_of_natural_image)
 
-ORDER: tuple[tuple[str, tuple[str, ...], Callable[[Sequence[Path]], Image]], ...] = (
+LARGE = 1 << 26
+"""Bytes that reading an image takes, from which on it is not read only to see whether it can be."""
+
+ORDER: tuple[tuple[str, tuple[str, ...], FileReader], ...] = (
     ("NaturalImage2DIO", (".png", ".bmp", ".tif"), read_natural_image),
     ("SimpleITKIO", (".nii.gz", ".nrrd", ".mha", ".gipl"), read_simpleitk),
     ("Tiff3DIO", (".tif", ".tiff"), read_tiff_stack),
@@ -35,7 +33,10 @@ used where dataset.json names it."""
 
 
 def first_that_reads(path: Path) -> str | None:
-    """nnU-Net's name of the first reader that supports the file's ending and can read it; None if none can."""
+    """nnU-Net's name of the first reader that supports the file's ending and can read it; None if none can.
+
+    Of a large image nothing but the header is read: damage behind it is told by what reads the image.
+    """
     try:
         status = path.stat()
     except OSError:
@@ -49,7 +50,9 @@ def _first(path: Path, size: int, changed: int) -> str | None:
     for name, endings, read in ORDER:
         if path.name.lower().endswith(endings):
             try:
-                read([path])
+                measured = read.size([path])
+                if measured is None or measured.reading < LARGE:
+                    read([path])
             except DataError:
                 continue
             return name

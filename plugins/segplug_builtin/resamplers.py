@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,16 @@ class SeparableSpline:
             for old, new, o in zip(shape, new_shape, orders, strict=True)
         ]
 
+    def taken(
+        self, shape: Sequence[int], new_shape: Sequence[int], *, is_seg: bool = False, order: int = 3, **options: Any
+    ) -> int:
+        """Bytes beside array and result; see `segplug.protocols.SizedResampler`."""
+        if is_seg and order > 1:
+            return 40 * prod(new_shape)  # scores in float64
+        # axis by axis: two arrays between, each at most as large as the larger size of every axis
+        between = 2 * 4 * prod(max(pair) for pair in zip(shape[1:], new_shape, strict=True))
+        return 8 * prod(new_shape) if is_seg else between
+
     def __reduce__(self) -> str:
         return "separable"
 
@@ -122,6 +133,10 @@ class NoResampling:
                 "they are not. Where resampling_fn_data resamples, resampling_fn_probabilities has to do so too"
             )
         return [None] * len(new_shape)
+
+    def taken(self, shape: Sequence[int], new_shape: Sequence[int]) -> int:
+        """Nothing."""
+        return 0
 
     def __reduce__(self) -> str:
         return "no_resampling"

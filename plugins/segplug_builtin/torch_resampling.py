@@ -6,6 +6,7 @@ Torch computes here too, for what it rounds decides ties between labels. Nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,10 @@ PER_AXIS = ("linear", "nearest", "nearest-exact", "area")
 
 CERTAIN = 1000.0
 """nnU-Net's indicators of labels are 0 and this number, and compared in half precision."""
+
+
+TORCH = 1 << 29
+"""Bytes that importing torch takes."""
 
 
 class TorchLinear:
@@ -109,6 +114,13 @@ class TorchLinear:
         return [
             None if old == new else _matrix(old, new, m) for old, new, m in zip(shape, new_shape, modes, strict=True)
         ]
+
+    def taken(
+        self, shape: Sequence[int], new_shape: Sequence[int], *, device: str = "cpu", **_without_effect: Any
+    ) -> int:
+        """Bytes beside array and result, torch itself included; see `segplug.protocols.SizedResampler`."""
+        largest = prod(max(pair) for pair in zip(shape[1:], new_shape, strict=True))
+        return TORCH + 4 * 4 * shape[0] * largest  # a copy, two arrays between, and scores of labels in their place
 
     def __reduce__(self) -> str:
         return "torch_linear"

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segplug.cli.shell import DatasetArgument, Format, FormatOption, WorkersOption, new_app, open_project, say
+from segplug.cli.shell import (
+    DatasetArgument,
+    Format,
+    FormatOption,
+    MaxMemoryOption,
+    WorkersOption,
+    new_app,
+    open_project,
+    say,
+)
 
 if TYPE_CHECKING:
     from segplug.runtime.findings import Finding
@@ -27,7 +36,11 @@ def group() -> None:
 
 @app.command()
 def verify(
-    ctx: typer.Context, dataset: DatasetArgument, workers: WorkersOption = None, output: FormatOption = Format.TABLE
+    ctx: typer.Context,
+    dataset: DatasetArgument,
+    workers: WorkersOption = None,
+    max_memory: MaxMemoryOption = None,
+    output: FormatOption = Format.TABLE,
 ) -> None:
     """Read every file of a raw data set completely and list all that is wrong with it.
 
@@ -35,7 +48,7 @@ def verify(
     """
     from segplug.stages.verify import verify as verify_stage
 
-    with open_project(ctx, workers) as project:
+    with open_project(ctx, workers, None, max_memory) as project:
         verification = verify_stage(project, dataset)
     _report(verification, output)
 

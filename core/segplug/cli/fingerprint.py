@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from segplug.cli.shell import DatasetArgument, Format, FormatOption, WorkersOption, new_app, open_project, show
+from segplug.cli.shell import (
+    DatasetArgument,
+    Format,
+    FormatOption,
+    MaxMemoryOption,
+    WorkersOption,
+    new_app,
+    open_project,
+    show,
+)
 
 app = new_app("Measure a data set: shapes, spacings, intensities.")
 
@@ -17,6 +26,7 @@ def fingerprint(
     dataset: DatasetArgument,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again even if no file has changed.")] = False,
     workers: WorkersOption = None,
+    max_memory: MaxMemoryOption = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Measure shapes, spacings and foreground intensities of the training cases, as nnU-Net does.
@@ -27,7 +37,7 @@ def fingerprint(
 
     from segplug.stages.fingerprint import fingerprint as fingerprint_stage
 
-    with open_project(ctx, workers) as project:
+    with open_project(ctx, workers, None, max_memory) as project:
         made = fingerprint_stage(project, dataset, overwrite=overwrite)
     rows: list[list[Any]] = [
         ["cases", len(made.spacings)],

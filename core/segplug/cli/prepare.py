@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segplug.cli.shell import DatasetArgument, WorkersOption, new_app, open_project
+from segplug.cli.shell import DatasetArgument, MaxMemoryOption, WorkersOption, new_app, open_project
 
 app = new_app("Verify, fingerprint, plan and preprocess in one go.")
 
@@ -25,6 +25,7 @@ def prepare(
         str | None, typer.Option("--plans-name", "-p", help="Name of the plans file. [default: the planner's]")
     ] = None,
     workers: WorkersOption = None,
+    max_memory: MaxMemoryOption = None,
 ) -> None:
     """Verify, fingerprint, plan and preprocess a data set: nnUNetv2_plan_and_preprocess --verify_dataset_integrity.
 
@@ -33,7 +34,7 @@ def prepare(
     """
     from segplug.stages.prepare import prepare as prepare_stage
 
-    with open_project(ctx, workers) as project:
+    with open_project(ctx, workers, None, max_memory) as project:
         done = prepare_stage(
             project,
             dataset,

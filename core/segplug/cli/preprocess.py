@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from segplug.cli.shell import DatasetArgument, PlansNameOption, WorkersOption, new_app, open_project
+from segplug.cli.shell import DatasetArgument, MaxMemoryOption, PlansNameOption, WorkersOption, new_app, open_project
 
 app = new_app("Crop, normalise and resample the training cases.")
 
@@ -21,6 +21,7 @@ def preprocess(
     ] = None,
     plans_name: PlansNameOption = None,
     workers: WorkersOption = None,
+    max_memory: MaxMemoryOption = None,
 ) -> None:
     """Crop, normalise and resample the training cases as the plan says.
 
@@ -29,6 +30,6 @@ def preprocess(
     """
     from segplug.stages.preprocess import preprocess as preprocess_stage
 
-    with open_project(ctx, workers) as project:
+    with open_project(ctx, workers, None, max_memory) as project:
         done = preprocess_stage(project, dataset, configurations=configuration or None, plans_name=plans_name)
     typer.echo(done.summary())

@@ -57,6 +57,14 @@ def run(
     precision: Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of all randomness [default: 0].")] = None,
     workers: WorkersOption = None,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(
+            "--max-memory",
+            metavar="GB",
+            help="GB that verifying, measuring and preprocessing stay below. Training takes what it needs.",
+        ),
+    ] = None,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Verify, fingerprint, plan, preprocess and train every configuration and fold, and find the best.
@@ -70,7 +78,7 @@ def run(
     from segplug.stages.run import run as run_stage
 
     defaults = settings_of(ctx)
-    with open_project(ctx, workers) as project:
+    with open_project(ctx, workers, None, max_memory) as project:
         done = run_stage(
             project,
             dataset,

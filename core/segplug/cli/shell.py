@@ -41,6 +41,14 @@ PlansNameOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=0, help="Worker processes; 0 works in-process. [default: one per core]")
 ]
+MaxMemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-memory",
+        metavar="GB",
+        help="GB (10^9 bytes) that this program and its workers stay below, with fewer cases at once.",
+    ),
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="Output format.")]
 
 
@@ -86,12 +94,18 @@ def arguments_of(ctx: typer.Context) -> list[str]:
 
 @contextmanager
 def open_project(
-    ctx: typer.Context, workers: int | None = None, processes: Processes | None = None, /, **folders: Path
+    ctx: typer.Context,
+    workers: int | None = None,
+    processes: Processes | None = None,
+    max_memory: float | None = None,
+    /,
+    **folders: Path,
 ) -> Iterator[Project]:
     """The project of this call, with the progress display; says which replacements are in force. Ends its workers.
 
     `folders` (raw, preprocessed, results) stand in for those of the settings. `processes` are for commands that
-    torchrun may start several times; the first one alone says something, and they share the cores.
+    torchrun may start several times; the first one alone says something, and they share the cores. `max_memory` (GB) is
+    for commands that prepare data.
     """
     if processes is None:
         refuse_several(ctx.command_path.partition(" ")[2])
@@ -122,6 +136,7 @@ def open_project(
             workers=workers,
             executor=settings.executor,
             executor_options=settings.executors,
+            max_memory_gb=max_memory,
         ) as project,
     ):
         kernel.register(display, "segplug-progress")

@@ -27,11 +27,14 @@ from segplug.protocols.predictor import Model as Model
 from segplug.protocols.predictor import Pipeline as Pipeline
 from segplug.protocols.predictor import PredictionSettings as PredictionSettings
 from segplug.protocols.predictor import Predictor as Predictor
+from segplug.protocols.reader import ImageSize as ImageSize
 from segplug.protocols.reader import OpenImage as OpenImage
 from segplug.protocols.reader import Reader as Reader
 from segplug.protocols.reader import RegionReader as RegionReader
+from segplug.protocols.reader import SizedReader as SizedReader
 from segplug.protocols.resampler import Resampler as Resampler
 from segplug.protocols.resampler import SeparableResampler as SeparableResampler
+from segplug.protocols.resampler import SizedResampler as SizedResampler
 from segplug.protocols.schedule import Schedule as Schedule
 from segplug.protocols.splitter import Splitter as Splitter
 from segplug.protocols.store import PreprocessedCase as PreprocessedCase

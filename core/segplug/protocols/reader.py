@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -64,3 +65,35 @@ class RegionReader(Protocol):
     """
 
     def open(self, paths: Sequence[Path], **options: Any) -> OpenImage: ...
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """What can be said of an image before its voxels are read.
+
+    Args:
+        shape: (channels, z, y, x).
+        spacing: (z, y, x), as in the reader's image.
+        reading: most bytes in memory while it is read, the float32 image included.
+        distinct: how many values a channel can have, as the type of the stored numbers tells; None if it does not.
+    """
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    reading: int
+    distinct: int | None = None
+
+
+@runtime_checkable
+class SizedReader(Protocol):
+    """A reader that tells how large an image is from its header; what reads images with a limit of memory then knows
+    before the work whether the limit can be kept, and how many cases can be worked on at once.
+
+    `size` takes what the call takes, options included. None where only reading tells.
+
+    Raises:
+        segplug.errors.DataError: a file is missing, or no image that this reader reads. Damage behind the header may
+            be left for the reading to tell.
+    """
+
+    def size(self, paths: Sequence[Path], **options: Any) -> ImageSize | None: ...

@@ -42,3 +42,14 @@ class SeparableResampler(Protocol):
         new_spacing: Sequence[float],
         **options: Any,
     ) -> list[NDArray[np.float32] | None] | None: ...
+
+
+@runtime_checkable
+class SizedResampler(Protocol):
+    """A resampler that tells what it takes, so that a limit of memory can be kept.
+
+    `taken` takes the shape of the array, (channels, *spatial), the new spatial shape and the options of the call, and
+    returns bytes: the most it has in memory beside the array and the result, at any spacings.
+    """
+
+    def taken(self, shape: Sequence[int], new_shape: Sequence[int], **options: Any) -> int: ...

@@ -49,8 +49,11 @@ class InspectedCase:
 
 def inspect_case(case: Case, reader: Reader, description: DatasetDescription) -> InspectedCase:
     """Read every file of a case to its end and check it by itself and against the others. Never raises `DataError`."""
+    # the label map first: while it is read it takes twice what is kept of it, and the image is not there yet
+    told: list[Finding] = []
+    found = None if case.label is None else _inspect_labels(case, case.label, reader, description, told)
     findings: list[Finding] = []
-    channels = [_read(case, path, reader, findings) for path in case.images]
+    channels = _read_channels(case, reader, findings)
     readable = [(path, image) for path, image in zip(case.images, channels, strict=True) if image is not None]
     for path, channel in readable:
         findings += _check_voxels(case, path, channel)
@@ -60,18 +63,68 @@ def inspect_case(case: Case, reader: Reader, description: DatasetDescription) ->
     if len(readable) == len(channels):
         findings += _check_channel_count(case, readable, description)
         if not any(f.is_error for f in apart):
-            arrays = [c.array for _, c in readable]
-            image = Image(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), readable[0][1].geometry)
+            image = Image(_stacked([c.array for _, c in readable]), readable[0][1].geometry)
     digest = "" if image is None or image.array.min() == image.array.max() else _digest(image.array)
-    if case.label is None:
-        return InspectedCase(image, None, tuple(findings), digest)
-    label = _read(case, case.label, reader, findings)
-    if label is None:
-        return InspectedCase(image, None, tuple(findings), digest)
+    if case.label is None or found is None:
+        return InspectedCase(image, None, (*findings, *told), digest)
     if readable:
-        findings += _compare(case, case.label, label, *readable[0], "the image")
-    labels, counts = _check_labels(case, case.label, label, description, findings)
-    return InspectedCase(image, labels, tuple(findings), digest, _digest(label.array), counts)
+        told[found.unread : found.unread] = _compare(case, case.label, found.outline, *readable[0], "the image")
+    return InspectedCase(image, found.labels, (*findings, *told), digest, found.digest, found.counts)
+
+
+@dataclass(frozen=True)
+class _InspectedLabels:
+    """A label map by itself.
+
+    Args:
+        labels: None where they are no labels.
+        outline: shape and geometry, with voxels of which none is in memory.
+        unread: findings of the reader, which come before those on the grid.
+    """
+
+    labels: Labels | None
+    outline: Image
+    digest: str
+    counts: Mapping[int, int]
+    unread: int
+
+
+def _inspect_labels(
+    case: Case, path: Path, reader: Reader, description: DatasetDescription, findings: list[Finding]
+) -> _InspectedLabels | None:
+    label = _read(case, path, reader, findings)
+    if label is None:
+        return None
+    unread = len(findings)
+    labels, counts = _check_labels(case, path, label, description, findings)
+    outline = Image(np.broadcast_to(np.float32(0), label.array.shape), label.geometry)
+    return _InspectedLabels(labels, outline, _digest(label.array), counts, unread)
+
+
+def _read_channels(case: Case, reader: Reader, findings: list[Finding]) -> list[Image | None]:
+    """What each file holds; channels of one shape are parts of one array, so that they need not be copied together."""
+    channels: list[Image | None] = []
+    whole: NDArray[np.float32] | None = None
+    for number, path in enumerate(case.images):
+        channel = _read(case, path, reader, findings)
+        if channel is not None and len(case.images) > 1:
+            if whole is None:
+                whole = np.empty((len(case.images), *channel.shape), np.float32)
+            if channel.array.shape == (1, *whole.shape[1:]):
+                whole[number] = channel.array[0]
+                channel = Image(whole[number : number + 1], channel.geometry)
+        channels.append(channel)
+    return channels
+
+
+def _stacked(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The channels of a case as one array; the one that they are parts of, if there is one."""
+    if len(arrays) == 1:
+        return arrays[0]
+    whole = arrays[0].base
+    if isinstance(whole, np.ndarray) and len(whole) == len(arrays) and all(a.base is whole for a in arrays):
+        return whole
+    return np.concatenate(arrays)
 
 
 def _read(case: Case, path: Path, reader: Reader, findings: list[Finding]) -> Image | None:

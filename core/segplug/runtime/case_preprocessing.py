@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,20 +75,41 @@ def preprocess_case(case: Case, work: CaseWork) -> dict[str, str]:
     if not stale:
         return {}
     manifests = {t.identifier: made_from(files, t.settings) for t in work.targets if t.identifier in stale}
+    labels = read_labels(work.reader, case.label)  # first: reading takes twice what is kept, before there is an image
     image = read_image(work.reader, case, work.description.num_channels)
-    labels = read_labels(work.reader, case.label)
     _check_grid(case, labels, image)
     _check_values(case, labels, work.description.labels)
-    cropped = work.targets[0].steps.crop(image, labels)  # the plan's axis order is that of all targets
+    cropped = work.targets[0].steps.crop(image, labels, consumed=True)  # their axis order is the plan's
     del image, labels
     wanted = [target for target in work.targets if target.identifier in stale]
-    for target in wanted:
-        data, resampled, properties = target.steps.finish(cropped, consumed=target is wanted[-1])
-        assert resampled is not None
-        locations = class_locations(resampled, work.description.labels)
-        result = PreprocessedCase(data, resampled, properties, locations)
-        target.store.write(case.name, result, manifests[target.identifier])
+    groups = _alike(wanted)
+    for number, group in enumerate(groups):
+        last = number == len(groups) - 1
+        normalised = group[0].steps.normalise(cropped, consumed=last)
+        if last:
+            del cropped
+        for place, target in enumerate(group):
+            data, resampled, properties = target.steps.resample(normalised)
+            if place == len(group) - 1:
+                del normalised
+            assert resampled is not None
+            locations = class_locations(resampled, work.description.labels)
+            result = PreprocessedCase(data, resampled, properties, locations)
+            target.store.write(case.name, result, manifests[target.identifier])
+            del data, resampled, result  # before there are the next ones
     return stale
+
+
+def _alike(targets: Sequence[StoreTarget]) -> list[list[StoreTarget]]:
+    """Targets by what they normalise to."""
+    groups: list[list[StoreTarget]] = []
+    for target in targets:
+        group = next((g for g in groups if g[0].steps.normalises_as(target.steps)), None)
+        if group is None:
+            groups.append([target])
+        else:
+            group.append(target)
+    return groups
 
 
 def preprocessing_settings(

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from segplug.errors import DataError, SegplugError
 from segplug.protocols import Executor
+from segplug.runtime.kept_memory import give_back_freed_memory
+from segplug.runtime.limited_work import limited_executor, plan_cases
 from segplug.runtime.project import Project
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What work takes at most.
+
+    Args:
+        bytes: per case.
+        kept: bytes that the results take where they are collected.
+        what: is done with a case, for messages.
+    """
+
+    bytes: Mapping[str, int]
+    what: str
+    kept: int = 0
 
 
 def map_cases(
@@ -52,6 +71,7 @@ def each_case(
     done: int = 0,
     total: int | None = None,
     executor: Executor | None = None,
+    needs: Needs | None = None,
 ) -> dict[str, BaseException]:
     """Run `work` on every case and hand what it returns to `take(name, value)`, in the order in which cases end.
 
@@ -61,23 +81,46 @@ def each_case(
         tolerated: errors of a case that do not stop the others; any other is raised at once.
         done, total: what the progress starts from, and counts to, if not from none to these cases.
         executor: to run in; None for the project's.
+        needs: memory, for the project's limit if it has one: as many cases are worked on at once as there is room for.
+
+    Raises:
+        DataError: there is no room for a case even alone; nothing was done.
 
     Returns:
         The tolerated errors, by case in the order of `cases`.
     """
-    names = list(cases)
     wrong: dict[str, BaseException] = {}
-    for outcome in (executor or project.executor).map(work, list(cases.values())):
-        name = names[outcome.index]
-        if outcome.error is None:
-            take(name, outcome.value)  # type: ignore[arg-type]  # None only if R allows it
-        elif isinstance(outcome.error, tolerated):
-            wrong[name] = outcome.error
-        else:
-            raise outcome.error
-        done += 1
-        project.progress(stage, name, done, len(cases) if total is None else total)
-    return {name: wrong[name] for name in names if name in wrong}
+    total = len(cases) if total is None else total
+
+    def run(executor: Executor, function: Callable[[T], R], names: list[str]) -> None:
+        nonlocal done
+        for outcome in executor.map(function, [cases[name] for name in names]):
+            name = names[outcome.index]
+            if outcome.error is None:
+                take(name, outcome.value)  # type: ignore[arg-type]  # None only if R allows it
+            elif isinstance(outcome.error, tolerated):
+                wrong[name] = outcome.error
+            else:
+                raise outcome.error
+            done += 1
+            project.progress(stage, name, done, total)
+
+    if needs is None or not project.memory:
+        run(executor or project.executor, work, list(cases))
+    else:
+        known = {name: needs.bytes[name] for name in cases}
+        for count, names in plan_cases(project, known, needs.kept, needs.what).items():
+            with limited_executor(project, count) as own:
+                run(own, partial(leaving_nothing, work), names)
+    return {name: wrong[name] for name in cases if name in wrong}
+
+
+def leaving_nothing(work: Callable[[T], R], item: T) -> R:
+    """What the work returns; memory that it had goes back to the system."""
+    try:
+        return work(item)
+    finally:
+        give_back_freed_memory()
 
 
 def raise_wrong(wrong: Mapping[str, BaseException], what: str) -> None:

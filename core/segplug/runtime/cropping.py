@@ -57,13 +57,14 @@ def nonzero_box(data: NDArray[Any]) -> Box:
 
 
 def crop_to_nonzero(
-    data: NDArray[Any], labels: NDArray[Any] | None = None
+    data: NDArray[Any], labels: NDArray[Any] | None = None, *, consumed: bool = False
 ) -> tuple[NDArray[Any], NDArray[np.int16], Box]:
     """Crop to the nonzero region.
 
     Args:
         data: (c, z, y, x).
         labels: (z, y, x) or (1, z, y, x) integers, or None.
+        consumed: the labels are not needed any more: they may be written over, and be part of the target.
 
     Returns:
         The cropped data, a view; the target, int16 (1, z, y, x): the cropped labels (0 without labels), with -1 where
@@ -75,9 +76,11 @@ def crop_to_nonzero(
     if labels is None:
         target = np.zeros(inner.shape, np.int16)
     else:
-        target = labels.reshape(labels.shape[-3:])[slices(box)].astype(np.int16)
+        target = labels.reshape(labels.shape[-3:])[slices(box)].astype(np.int16, copy=not consumed)
     if not inner.all():
-        target[(target == 0) & ~inner] = OUTSIDE
+        inner |= target != 0
+        np.logical_not(inner, out=inner)
+        np.copyto(target, OUTSIDE, where=inner)
     return data[(slice(None), *slices(box))], target[None], box
 
 
@@ -96,10 +99,13 @@ def _any_nonzero(data: NDArray[Any]) -> NDArray[np.bool_]:
 def _fill_holes(mask: NDArray[np.bool_]) -> None:
     """Fill the holes of a three-dimensional mask, in place."""
     seen = _seen_from_border(mask)
-    hidden = ~(mask | seen)
+    hidden = mask | seen
+    np.logical_not(hidden, out=hidden)
     # Zeros seen from the border are outside. A connected part of the hidden ones is outside iff it touches one of
     # those: any path out of it would have to cross such a voxel first.
-    touching = hidden & _beside(seen)
+    touching = _beside(seen)
+    del seen
+    touching &= hidden
     mask |= hidden
     if not touching.any():
         return
@@ -107,9 +113,11 @@ def _fill_holes(mask: NDArray[np.bool_]) -> None:
 
     around = slices(bounding_box(hidden))
     parts, count = ndimage.label(hidden[around])
-    outside = np.zeros(count + 1, np.bool_)
-    outside[parts[touching[around]]] = True
-    mask[around] &= ~outside[parts]
+    inside = np.ones(count + 1, np.bool_)
+    inside[parts[touching[around]]] = False
+    del hidden, touching
+    for plane, found in zip(mask[around], parts, strict=True):
+        np.logical_and(plane, inside[found], out=plane)
 
 
 def _beside(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

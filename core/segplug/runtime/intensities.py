@@ -6,7 +6,7 @@ same random indices are only counted, so that each distinct value is held once w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
@@ -28,6 +28,8 @@ MOST_DISTINCT = 2**24
 
 _CHUNK = 2**20
 _INTEGER_BINS = 2**22
+_PART = 2**20
+"""Values worked on together: temporary arrays stay small."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,11 @@ def draw_intensities(channels: Iterable[NDArray[np.float32]], draws: int) -> lis
 
 
 def merge_intensities(parts: Iterable[Intensities]) -> Intensities:
-    """Put the draws of several cases together. What is held stays below a few times `MOST_DISTINCT`."""
+    """Put the draws of several cases together. What is held stays below a few times `MOST_DISTINCT`.
+
+    Args:
+        parts: gone through once; of what an iterator alone holds, each part goes as it is taken over.
+    """
     pending: list[Intensities] = []
     for part in parts:
         pending.append(part)
@@ -167,44 +173,111 @@ def _draw(source: _Draws, values: NDArray[np.float32], draws: int) -> Intensitie
     """`random.choice(values, draws)`, counted."""
     size = values.size
     if size > draws:  # fewer draws than voxels: the drawn values are less to hold than a count for each voxel
-        return _tally(values[source.indices(size, draws)], np.ones(draws, np.int64))
+        drawn = np.empty(draws, np.float32)
+        for start in range(0, draws, _CHUNK):
+            part = drawn[start : start + _CHUNK]
+            part[:] = values[source.indices(size, part.size)]
+        return _tally(drawn, None)
     if draws <= _CHUNK:
         return _tally(values, source.counts(size, draws))
-    counts = np.zeros(size, np.int64)
+    counts = np.zeros(size, np.int32)
     for start in range(0, draws, _CHUNK):
         indices = source.indices(size, min(_CHUNK, draws - start))
         if size <= _CHUNK:
-            counts += np.bincount(indices, minlength=size)
+            counts += np.bincount(indices, minlength=size).astype(np.int32)
         else:
-            np.add.at(counts, indices, 1)
+            np.add.at(counts, indices, np.int32(1))  # of the same type: ten times faster
     return _tally(values, counts)
 
 
-def _tally(values: NDArray[np.float32], counts: NDArray[np.int64]) -> Intensities:
-    """Equal values as one, those never drawn left out."""
+def _tally(values: NDArray[np.float32], counts: NDArray[np.integer] | None) -> Intensities:
+    """Equal values as one, those never drawn left out.
+
+    Args:
+        counts: of draws, per value; None for one each.
+    """
     low, high = float(values.min()), float(values.max())
-    if high - low < _INTEGER_BINS and np.array_equal(values, np.rint(values)):
+    if high - low < _INTEGER_BINS and _are_whole(values):
         # whole numbers, as most scanners store: counting is faster than sorting
-        bins = np.bincount((values - np.float32(low)).astype(np.int64), weights=counts)
+        bins = np.zeros(int(high - low) + 1)
+        for start in range(0, values.size, _PART):
+            part = (values[start : start + _PART] - np.float32(low)).astype(np.int64)
+            weights = None if counts is None else counts[start : start + _PART]
+            bins += np.bincount(part, weights, bins.size)
         drawn = np.flatnonzero(bins)
         return Intensities((drawn + low).astype(np.float32), bins[drawn].astype(np.int32))
-    drawn = np.flatnonzero(counts)
-    return _sorted(values[drawn], counts[drawn])
+    return _sorted(values.size, [(values, counts)])
+
+
+def _are_whole(values: NDArray[np.float32]) -> bool:
+    parts = (values[start : start + _PART] for start in range(0, values.size, _PART))
+    return all(np.array_equal(part, np.rint(part)) for part in parts)
 
 
 def _merge(parts: list[Intensities]) -> Intensities:
-    values = np.concatenate([p.values for p in parts]) if parts else NOTHING.values
-    if not values.size:
+    if not any(p.values.size for p in parts):
         return NOTHING
-    merged = _sorted(values, np.concatenate([p.counts for p in parts]))
+    merged = _sorted(sum(p.values.size for p in parts), ((p.values, p.counts) for p in _emptied(parts)))
     return _rounded(merged) if merged.values.size > MOST_DISTINCT else merged
 
 
-def _sorted(values: NDArray[np.float32], counts: NDArray[np.integer]) -> Intensities:
-    order = np.argsort(values)
-    values = values[order]
-    first = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
-    return Intensities(values[first], np.add.reduceat(counts[order], first).astype(np.int32))
+def _emptied(parts: list[Intensities]) -> Iterator[Intensities]:
+    while parts:
+        yield parts.pop()
+
+
+def _sorted(size: int, parts: Iterable[tuple[NDArray[np.float32], NDArray[np.integer] | None]]) -> Intensities:
+    """Values in order, each once with its counts; what has none is left out.
+
+    Value and count are sorted as one number, in place: nothing else is as large.
+
+    Args:
+        size: values of all parts.
+    """
+    keys = np.empty(size, np.uint64)
+    filled = 0
+    for values, counts in parts:
+        for start in range(0, values.size, _PART):
+            part = values[start : start + _PART]
+            packed = _ordered_bits(part).astype(np.uint64) << np.uint64(32)
+            packed |= np.uint64(1) if counts is None else counts[start : start + _PART].astype(np.uint64)
+            packed = packed[(packed & np.uint64(0xFFFFFFFF)) > 0]
+            keys[filled : filled + packed.size] = packed
+            filled += packed.size
+    keys = keys[:filled]
+    keys.sort()
+    pieces = [keys[start : start + _PART] for start in range(0, filled, _PART)]
+    found = [_runs(piece) for piece in pieces]
+    size = sum(len(bits) for bits, _ in found)
+    bits, counts_of = np.empty(size, np.uint32), np.empty(size, np.int32)
+    end = 0
+    for more, numbers in found:
+        again = int(end > 0 and bits[end - 1] == more[0])  # the value goes on over the border of two pieces
+        if again:
+            counts_of[end - 1] += numbers[0]
+        stop = end + len(more) - again
+        bits[end:stop], counts_of[end:stop] = more[again:], numbers[again:]
+        end = stop
+    return Intensities(_values_of(bits[:end]), counts_of[:end])
+
+
+def _runs(keys: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+    """Distinct values of some sorted keys, as ordered bits, and the sums of their counts."""
+    bits = (keys >> np.uint64(32)).astype(np.uint32)
+    first = np.flatnonzero(np.concatenate(([True], bits[1:] != bits[:-1])))
+    sums = np.add.reduceat((keys & np.uint64(0xFFFFFFFF)).astype(np.int64), first)
+    return bits[first], sums.astype(np.int32)
+
+
+def _ordered_bits(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """Numbers that are in order as the values are."""
+    bits = (values + np.float32(0)).view(np.uint32)  # there is but one zero
+    return bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
+
+
+def _values_of(bits: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """The values of ordered bits."""
+    return (bits ^ np.where(bits >> 31, np.uint32(0x80000000), np.uint32(0xFFFFFFFF))).view(np.float32)
 
 
 def _rounded(drawn: Intensities) -> Intensities:
@@ -212,4 +285,4 @@ def _rounded(drawn: Intensities) -> Intensities:
     bits = drawn.values.view(np.int32)
     values = ((bits + 0x40) & ~0x7F).view(np.float32)
     values[[0, -1]] = drawn.values[[0, -1]]
-    return _sorted(values, drawn.counts)
+    return _sorted(values.size, [(values, drawn.counts)])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,11 @@ class Preprocessing:
             registry.build("resamplers", configuration.resample_seg),
         )
 
-    def crop(self, image: Image, labels: Labels | None) -> CroppedCase:
+    def crop(self, image: Image, labels: Labels | None, *, consumed: bool = False) -> CroppedCase:
         """The steps that every configuration of a plan has in common.
+
+        Args:
+            consumed: the label map is not needed any more and may be written over.
 
         Raises:
             DataError: the image has a value that is not finite, or the label map another shape.
@@ -82,7 +86,7 @@ class Preprocessing:
         if labels is None and not any(self.use_mask):
             box, target = nonzero_box(image.array), None
         else:
-            _, target, box = crop_to_nonzero(image.array, None if labels is None else labels.array)
+            _, target, box = crop_to_nonzero(image.array, None if labels is None else labels.array, consumed=consumed)
             target = np.ascontiguousarray(target.transpose(0, *(a + 1 for a in self.transpose)))
         cropped = image.array[(slice(None), *slices(box))].transpose(0, *(a + 1 for a in self.transpose))
         return CroppedCase(
@@ -107,9 +111,24 @@ class Preprocessing:
         Args:
             consumed: the case is not needed any more: its data may be written over, which saves a copy.
         """
-        in_place = consumed and case.data.flags.c_contiguous and case.data.flags.writeable
-        data = case.data if in_place else np.empty(case.data.shape, np.float32)
-        mask = None if case.target is None else case.target[0] >= 0
+        return self.resample(self.normalise(case, consumed=consumed))
+
+    def normalises_as(self, other: Preprocessing) -> bool:
+        """Whether both normalise alike, so that one normalised case does for both."""
+        mine, others = ((s.transpose, s.normalizers, s.use_mask, s.statistics) for s in (self, other))
+        return mine == others
+
+    def normalise(self, case: CroppedCase, *, consumed: bool = False) -> CroppedCase:
+        """The case, each channel normalised.
+
+        Args:
+            consumed: the case is not needed any more: its data may be written over, which saves a copy.
+        """
+        data = compacted(case.data) if consumed else None
+        in_place = data is not None
+        if data is None:
+            data = np.empty(case.data.shape, np.float32)
+        mask = None if case.target is None or not any(self.use_mask) else case.target[0] >= 0
         for index, (normalize, use_mask) in enumerate(zip(self.normalizers, self.use_mask, strict=True)):
             channel = data[index]
             if not in_place:
@@ -117,10 +136,13 @@ class Preprocessing:
             normalised = normalize(channel, mask if use_mask else None, self.statistics[index])
             if normalised is not channel:  # it did not work in place
                 channel[:] = normalised
-        del mask
+        return replace(case, data=data)
+
+    def resample(self, case: CroppedCase) -> tuple[NDArray[np.float32], NDArray[np.int16] | None, dict[str, Any]]:
+        """Resample a normalised case; returns what `preprocess_image` does. The data may be the case's own."""
         spacing = self.target_spacing(case.spacing)
-        shape = resampled_shape(data.shape[1:], case.spacing, spacing)
-        data = np.asarray(self.resample_data(data, shape, case.spacing, spacing), np.float32)
+        shape = resampled_shape(case.data.shape[1:], case.spacing, spacing)
+        data = np.asarray(self.resample_data(case.data, shape, case.spacing, spacing), np.float32)
         target = None
         if case.has_labels and case.target is not None:
             target = np.asarray(self.resample_seg(case.target, shape, case.spacing, spacing), np.int16)
@@ -153,6 +175,30 @@ def preprocess_image(
     """
     steps = Preprocessing.of(plan, configuration, registry)
     return steps.finish(steps.crop(image, labels))
+
+
+def compacted(array: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """A part of an array moved together at the front of its memory, the rest of which is lost; None if it cannot be.
+
+    Each plane moves forward, over what is there no longer: no second array is needed.
+
+    Args:
+        array: (c, z, y, x), axes in the order of the memory.
+    """
+    whole: Any = array
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    steps = array.strides
+    if not (whole.flags.c_contiguous and whole.flags.writeable and whole.dtype == array.dtype):
+        return None
+    if array.flags.c_contiguous:
+        return array if array.flags.writeable else None
+    if any(step < following for step, following in pairwise(steps)) or steps[-1] != array.itemsize:
+        return None
+    moved: NDArray[np.float32] = whole.reshape(-1)[: array.size].reshape(array.shape)
+    for index in np.ndindex(array.shape[:2]):
+        moved[index] = array[index]
+    return moved
 
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> tuple[int, ...]:

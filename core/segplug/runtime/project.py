@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from segplug.kernel import Kernel
 from segplug.model import ComponentRef
+from segplug.runtime.memory_limit import MemoryLimit
 from segplug.runtime.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Project:
         workers: processes beside this one; 0 works in this process. None: one per core, at most one per 2 GB of memory.
         executor: name of the executor component.
         executor_options: executor -> its options, for any that may be asked for.
+        max_memory_gb: GB (10^9 bytes) that verifying, measuring and preprocessing keep this process and its workers
+            below; None for no limit.
 
     Used as a context manager it ends its workers.
     """
@@ -46,13 +49,20 @@ class Project:
         workers: int | None = None,
         executor: str = LOCAL,
         executor_options: Mapping[str, Mapping[str, Any]] | None = None,
+        max_memory_gb: float | None = None,
     ) -> None:
+        self.memory = MemoryLimit(max_memory_gb)
         self.workspace = workspace
         self.kernel = kernel
         self.workers = default_workers() if workers is None else workers
         self._executor_name = executor
         self._executor_options = dict(executor_options or {})
         self._tells = True
+
+    @property
+    def is_local(self) -> bool:
+        """Whether work is done on this machine, by segplug's own workers."""
+        return self._executor_name == LOCAL
 
     @cached_property
     def executor(self) -> Executor:
@@ -76,7 +86,12 @@ class Project:
     def with_executor(self, name: str) -> Project:
         """The same project, whose stages work in another executor; to be closed by itself."""
         other = Project(
-            self.workspace, self.kernel, workers=self.workers, executor=name, executor_options=self._executor_options
+            self.workspace,
+            self.kernel,
+            workers=self.workers,
+            executor=name,
+            executor_options=self._executor_options,
+            max_memory_gb=self.memory.gigabytes,
         )
         other._tells = self._tells
         return other
@@ -147,12 +162,13 @@ def open_project(
     pins: Mapping[str, str] | None = None,
     block: Iterable[str] = (),
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    max_memory_gb: float | None = None,
 ) -> Project:
     """Make a project from Python; the command line does the same from its settings.
 
     Args:
         raw, preprocessed, results: the three folders; those not needed may be left out.
-        workers, executor, executor_options: see `Project`.
+        workers, executor, executor_options, max_memory_gb: see `Project`.
         pins: ``{"losses.dice_ce": "focal:dice_ce"}``: which plugin's component to use.
         block: plugins not to load.
         options: plugin -> its options, for plugins that take some.
@@ -160,14 +176,25 @@ def open_project(
     roots = (None if root is None else Path(root).expanduser() for root in (raw, preprocessed, results))
     kernel = Kernel(pins=pins, block=block)
     kernel.configure(options or {})
-    return Project(Workspace(*roots), kernel, workers=workers, executor=executor, executor_options=executor_options)
+    return Project(
+        Workspace(*roots),
+        kernel,
+        workers=workers,
+        executor=executor,
+        executor_options=executor_options,
+        max_memory_gb=max_memory_gb,
+    )
 
 
 def default_workers() -> int:
     """As many as there are cores for this process, at most one per 2 GB of the machine's memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     try:
         memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     except (AttributeError, ValueError, OSError):
-        return cores
-    return max(1, min(cores, int(memory_gb // 2)))
+        return cores()
+    return max(1, min(cores(), int(memory_gb // 2)))
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

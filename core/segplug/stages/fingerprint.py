@@ -27,6 +27,8 @@ from segplug.runtime.intensities import (
     draw_intensities,
     merge_intensities,
 )
+from segplug.runtime.measuring_memory import needs_to_measure
+from segplug.runtime.preparation_memory import to_measure
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import choose_reader, load_dataset
 
@@ -95,8 +97,8 @@ def measure_case(case: Case, reader: Reader, num_channels: int, draws: int) -> C
     """
     if case.label is None:
         raise DataError(f"case {case.name}: no label map; expected one for every training case")
-    image, labels = read_image(reader, case, num_channels), read_labels(reader, case.label)
-    return measure_arrays(case.name, image, labels, draws)
+    labels = read_labels(reader, case.label)  # first: reading takes twice what is kept, before there is an image
+    return measure_arrays(case.name, read_image(reader, case, num_channels), labels, draws)
 
 
 def measure_arrays(name: str, image: Image, labels: Labels, draws: int) -> CaseMeasurement:
@@ -172,7 +174,9 @@ def _measure(project: Project, raw: RawDataset, reader_name: str) -> Measuring:
         num_channels=raw.description.num_channels,
         draws=measuring.draws,
     )
-    wrong = each_case(project, STAGE, work, raw.cases, measuring.add)
+    taken = partial(to_measure, draws=measuring.draws)
+    needs = needs_to_measure(project, reader_name, raw.cases, measuring.draws, taken, "measuring it")
+    wrong = each_case(project, STAGE, work, raw.cases, measuring.add, needs=needs)
     raise_wrong(wrong, f"data set {raw.name}: {len(wrong)} of {len(raw.cases)} cases cannot be measured")
     return measuring
 
@@ -207,17 +211,25 @@ class DrawnIntensities:
             self._some_empty |= not new.values.size
             parts.append(new)
             if len(parts) >= 32:  # mostly the same values: merging shrinks them
-                parts[:] = [merge_intensities(parts)]
+                taken = parts[:]
+                parts.clear()
+                parts.append(merge_intensities(_emptied(taken)))
 
     def statistics(self, name: str) -> Iterator[ChannelStatistics]:
         for parts in self._parts:
-            merged = merge_intensities(parts)
+            merged = merge_intensities(_emptied(parts))
             if not merged.values.size:
                 raise DataError(
                     f"data set {name}: no case has foreground (label > 0) inside its nonzero region; expected "
                     "some. Check the label maps: `segplug dataset verify`"
                 )
             yield channel_statistics(merged, single_precision=not self._some_empty)
+
+
+def _emptied(parts: list[Intensities]) -> Iterator[Intensities]:
+    """The parts, each of which may go before the next one comes."""
+    while parts:
+        yield parts.pop(0)
 
 
 def _kept(file: Path, made_from: str) -> Fingerprint | None:

@@ -18,10 +18,11 @@ from segplug.runtime.case_preprocessing import (
     preprocess_case,
     preprocessing_settings,
 )
-from segplug.runtime.case_work import each_case
+from segplug.runtime.case_work import Needs, each_case
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.plan_components import require_installed
 from segplug.runtime.planned import find_configuration, find_plan
+from segplug.runtime.preparation_memory import case_sizes, to_preprocess
 from segplug.runtime.preprocessed_cases import STORE
 from segplug.runtime.preprocessing import Preprocessing
 from segplug.runtime.project import Project
@@ -101,7 +102,13 @@ def preprocess(
             for kept in done.kept.values():
                 kept.extend(current)
             project.progress(STAGE, f"{counted(len(current), 'case')} kept", len(current), len(raw.cases))
-        _run(project, waiting, work, done, len(raw.cases))
+        needs = None
+        if project.memory:
+            sizes = case_sizes(project.kernel.registry, plan.reader, waiting)
+            steps = [target.steps for target in work.targets]
+            taken = {name: 0 if size is None else to_preprocess(size, steps) for name, size in sizes.items()}
+            needs = Needs(taken, "preprocessing it")
+        _run(project, waiting, work, done, len(raw.cases), needs)
     result = Preprocessed(raw.name, plan.plans_name, done.kept, done.made)
     if done.wrong:
         lines = "\n".join(f"  {error}" for _, error in sorted(done.wrong.items()))
@@ -145,7 +152,9 @@ def _chosen(plan: Plan, wanted: Sequence[str] | None) -> Iterator[Configuration]
         yield find_configuration(plan, name)
 
 
-def _run(project: Project, cases: Mapping[str, Case], work: CaseWork, done: _Record, total: int) -> None:
+def _run(
+    project: Project, cases: Mapping[str, Case], work: CaseWork, done: _Record, total: int, needs: Needs | None
+) -> None:
     def take(case: str, made: Mapping[str, str]) -> None:
         for target in work.targets:
             if target.identifier in made:
@@ -162,9 +171,14 @@ def _run(project: Project, cases: Mapping[str, Case], work: CaseWork, done: _Rec
         tolerated=(SegplugError, MemoryError),
         done=total - len(cases),
         total=total,
+        needs=needs,
     )
     for case, error in wrong.items():
-        text = "memory ran out. Free some, or use fewer --workers" if isinstance(error, MemoryError) else str(error)
+        text = (
+            "memory ran out. Free some, or use --max-memory or fewer --workers"
+            if isinstance(error, MemoryError)
+            else str(error)
+        )
         told = case in text  # readers name the file alone
         done.wrong[case] = text if told else f"case {case}: {text}"
 

@@ -15,6 +15,8 @@ from segplug.protocols import Reader
 from segplug.runtime.case_inspection import InspectedCase, inspect_case
 from segplug.runtime.case_work import each_case
 from segplug.runtime.findings import Finding, raise_errors
+from segplug.runtime.measuring_memory import needs_to_measure
+from segplug.runtime.preparation_memory import to_inspect
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import choose_reader, survey_dataset
 from segplug.stages.fingerprint import CaseMeasurement, Measuring, keep_measured, measure_arrays, state_of
@@ -100,7 +102,7 @@ def _verify(project: Project, dataset: str | int | Path, *, measuring: bool) -> 
         return Verification(folder, (), _in_order(findings)), None
     measured = Measuring(survey) if measuring else None
     made_from = state_of(project, survey, name) if measuring else ""
-    inspected = _inspect_all(project, survey, project.kernel.registry.build("readers", name), measured)
+    inspected = _inspect_all(project, survey, name, measured)
     findings += [finding for case in inspected.values() for finding in case.findings]
     findings += _check_duplicates(survey, inspected)
     findings += _check_foreground(survey.description, inspected.values())
@@ -126,7 +128,7 @@ def summarise_case(
 
 
 def _inspect_all(
-    project: Project, dataset: RawDataset, reader: Reader, measuring: Measuring | None
+    project: Project, dataset: RawDataset, reader_name: str, measuring: Measuring | None
 ) -> dict[str, InspectedCase]:
     inspected: dict[str, InspectedCase] = {}
 
@@ -136,9 +138,12 @@ def _inspect_all(
             measuring.add(case, measurement)
 
     draws = None if measuring is None else measuring.draws
+    reader: Reader = project.kernel.registry.build("readers", reader_name)
+    taken = partial(to_inspect, draws=draws)
+    needs = needs_to_measure(project, reader_name, dataset.cases, draws, taken, "verifying it")
     work = partial(summarise_case, reader=reader, description=dataset.description, draws=draws)
     with project.stage(STAGE, dataset.name, len(dataset.cases)):
-        wrong = each_case(project, STAGE, work, dataset.cases, take, tolerated=(Exception,))
+        wrong = each_case(project, STAGE, work, dataset.cases, take, tolerated=(Exception,), needs=needs)
     for name, error in wrong.items():
         inspected[name] = InspectedCase(None, None, (_not_checked(dataset.cases[name], error),))
     return {name: inspected[name] for name in dataset.cases}

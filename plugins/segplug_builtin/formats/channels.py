@@ -20,18 +20,27 @@ def stack_channels(paths: Sequence[Path], read: Callable[[Path], Image]) -> Imag
     """
     if not paths:
         raise DataError("an image without files: expected one file per channel")
-    images = [_checked(read(Path(path)), path) for path in paths]
-    first = images[0]
-    for path, image in zip(paths[1:], images[1:], strict=True):
+    first = _checked(read(Path(paths[0])), paths[0])
+    if len(paths) == 1:
+        return first
+    filled = len(first.array)
+    array = np.empty((len(paths) * filled, *first.shape), np.float32)
+    array[:filled] = first.array
+    first = Image(array[:filled], first.geometry)
+    for path in paths[1:]:
+        image = _checked(read(Path(path)), path)
         for difference in differences(image.geometry, image.shape, first.geometry, first.shape):
             if not difference.aligned:
                 raise DataError(
                     f"{path}: {difference.what} {difference.found}; expected {difference.expected} as in {paths[0]}. "
                     "All channels of a case must lie on one grid: resample them to it, or correct the header"
                 )
-    if len(images) == 1:
-        return first
-    return Image(np.concatenate([image.array for image in images]), first.geometry)
+        end = filled + len(image.array)
+        if end > len(array):  # more channels than the files before
+            array = np.concatenate([array[:filled], np.empty((end - filled, *first.shape), np.float32)])
+        array[filled:end] = image.array
+        filled = end
+    return Image(array[:filled], first.geometry)
 
 
 def _checked(image: Image, path: Path) -> Image:

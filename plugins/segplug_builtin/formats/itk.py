@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from segplug.errors import DataError
 from segplug.model import Geometry, Image, Labels
+from segplug.protocols import ImageSize
 from segplug.runtime.geometry import DOUBTS
 from segplug_builtin.formats.channels import flat_geometry, stack_channels
 from segplug_builtin.formats.damage import DEFLATE_RATIO, check_itk_payload, check_promise, reading
@@ -25,11 +27,13 @@ from segplug_builtin.formats.nifti import (
     is_nifti,
     label_file,
     placement_of,
+    read_layout,
     read_nifti,
-    scaled_like_itk,
+    read_scaled,
     spacing_doubts,
     write_content,
 )
+from segplug_builtin.formats.sizes import PIECES, different_values, outline
 
 FORMATS = "a NIfTI, NRRD, MetaImage or GIPL file that ITK reads"
 TURNED = "turned"
@@ -50,6 +54,49 @@ def read_simpleitk(paths: Sequence[Path]) -> Image:
         DataError: a file is missing, truncated, damaged or of another format, or channels do not lie on one grid.
     """
     return stack_channels(paths, _read)
+
+
+def size_by_simpleitk(path: Path) -> ImageSize | None:
+    """The size of one file's image."""
+    content = read_layout(path) if is_nifti(path) else None
+    with reading(path, FORMATS):
+        if content is not None:
+            grid = _meaning(content, path)
+            if grid.components == 1:  # it is read piece by piece
+                image = _image(outline(tuple(reversed(grid.size))), grid, {}, path)
+                taken = 4 * math.prod(image.array.shape) + PIECES
+                return ImageSize(image.array.shape, image.spacing, taken, different_values(content.kind))
+        grid, stored = _header(path), _stored_bytes(path)
+        vector = (grid.components,) if grid.components > 1 else ()
+        image = _image(outline((*vector, *reversed(grid.size))), grid, {}, path)
+        voxels = math.prod(image.array.shape)
+        # the file, unpacked for its checksum or by ITK; ITK's image; ours
+        taken = path.stat().st_size + (2 * stored + 4) * voxels + PIECES
+        return ImageSize(image.array.shape, image.spacing, taken, 256**stored if stored <= 2 else None)
+
+
+def size_by_simpleitk_reorient(path: Path) -> ImageSize | None:
+    """The size of one file's image, which is turned: its axes change places by what the header says."""
+    with reading(path, FORMATS):
+        grid, stored = _header(path), _stored_bytes(path)
+        if len(grid.size) != 3 or grid.components != 1:
+            return None
+        found = np.abs(np.reshape(grid.direction, (3, 3))).argmax(axis=0).tolist()
+        if sorted(found) != [0, 1, 2]:
+            return None
+        sizes = [grid.size[found.index(axis)] for axis in (2, 1, 0)]
+        spacing = tuple(abs(grid.spacing[found.index(axis)]) for axis in (2, 1, 0))
+        taken = path.stat().st_size + (3 * stored + 4) * math.prod(sizes) + PIECES
+        return ImageSize((1, *sizes), spacing, taken, 256**stored if stored <= 2 else None)
+
+
+def _stored_bytes(path: Path) -> int:
+    """Bytes of one number of a file, as ITK reads it."""
+    header = _sitk().ImageFileReader()
+    header.SetFileName(str(path))
+    header.ReadImageInformation()
+    found = re.search(r"(\d+)-bit", _sitk().GetPixelIDValueAsString(header.GetPixelID()))
+    return 8 if found is None else int(found[1]) // 8
 
 
 def read_simpleitk_reorient(paths: Sequence[Path], orientation: str = "RAS") -> Image:
@@ -112,20 +159,22 @@ def _sitk() -> Any:
 
 def _read(path: Path) -> Image:
     sitk = _sitk()
-    content = None
-    if is_nifti(path):
-        content = read_nifti(path)
-    else:
+    extra = {}
+    if not is_nifti(path):
         check_itk_payload(path)
+    elif (found := read_scaled(path)) is not None:
+        content, array = found
+        extra = {HEADER: content.header.hex()}
+        with reading(path, FORMATS):
+            grid = _meaning(content, path)
+            if grid.components == 1:  # voxels are decompressed and checked already
+                return _image(array.reshape(tuple(reversed(grid.size))), grid, extra, path)
+        del found, array
+    elif (unusual := read_nifti(path)) is not None:
+        extra = {HEADER: unusual.header.hex()}
     with reading(path, FORMATS):
-        plain = content is not None and content.raw is not None
-        header = _meaning(content, path) if content is not None and plain else _header(path)
-        if content is not None and plain and header.components == 1:
-            # voxels are decompressed and checked already
-            array = scaled_like_itk(content).reshape(tuple(reversed(header.size)))
-            return _image(array, header, {HEADER: content.header.hex()}, path)
+        _header(path)
         image = sitk.ReadImage(str(path))
-        extra = {} if content is None else {HEADER: content.header.hex()}
         return _image(_array(image, path), _Grid.of(image), extra, path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 
 from segplug.errors import DataError
 from segplug.model import Geometry, Image, Labels
+from segplug.protocols import ImageSize
 from segplug_builtin.formats.channels import stack_channels
 from segplug_builtin.formats.damage import RESTORE, read_whole, reading
 from segplug_builtin.formats.label_type import smallest_label_type
-from segplug_builtin.formats.tiff import tiff_array
+from segplug_builtin.formats.sizes import PIECES, different_values
+from segplug_builtin.formats.tiff import size_of_tiff, tiff_array
 
 SPACING = (999.0, 1.0, 1.0)
 """nnU-Net's for images without one."""
@@ -34,6 +37,40 @@ def read_natural_image(paths: Sequence[Path]) -> Image:
         DataError: a file is missing, truncated, damaged or no 2D image, or files of a case differ in size.
     """
     return stack_channels(paths, _read)
+
+
+def size_of_natural_image(path: Path) -> ImageSize | None:
+    """The size of one file's image."""
+    if path.name.lower().endswith((".tif", ".tiff")):
+        size = size_of_tiff(path)
+        if size is None:
+            return None
+        shape, stored, taken = size
+        if len(shape) == 3 and shape[-1] in (3, 4):
+            shape = (shape[2], *shape[:2])
+        elif len(shape) == 3 and shape[0] in (3, 4):
+            shape = tuple(shape)
+        elif len(shape) == 2:
+            shape = (1, *shape)
+        else:
+            raise DataError(f"{path}: an image of shape {shape}; expected grey (y, x), RGB or RGBA (y, x, 3 or 4)")
+        return ImageSize((shape[0], 1, *shape[1:]), SPACING, taken, different_values(stored))
+    from PIL import Image as PillowImage
+
+    with (
+        reading(path, "a png or bmp image"),
+        warnings.catch_warnings(action="ignore"),  # of large images
+        PillowImage.open(path) as file,
+    ):
+        (width, height), mode = file.size, file.mode
+        if mode == "P" and file.palette is not None:
+            mode = file.palette.mode
+    bands = PillowImage.getmodebands(mode)
+    shape = (bands if bands in (3, 4) else 1, 1, height, width)
+    # the file; Pillow's image, of four bytes where there are several bands; two copies of it; ours
+    stored_bytes = 4 if bands > 1 or mode in ("I", "F") else 2 if mode.startswith("I;16") else 1
+    taken = path.stat().st_size + (3 * stored_bytes + 4 * shape[0]) * height * width + PIECES
+    return ImageSize(shape, SPACING, taken, None if mode in ("I", "F") else 256 ** min(stored_bytes, 2))
 
 
 def write_natural_image(path: Path, labels: Labels) -> None:

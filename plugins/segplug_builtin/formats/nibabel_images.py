@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,20 @@ from numpy.typing import NDArray
 
 from segplug.errors import DataError
 from segplug.model import Geometry, Image, Labels
+from segplug.protocols import ImageSize
 from segplug.runtime.geometry import DOUBTS
 from segplug_builtin.formats.channels import flat_geometry, stack_channels
 from segplug_builtin.formats.damage import read_whole, reading
 from segplug_builtin.formats.label_type import smallest_label_type
-from segplug_builtin.formats.nifti import HEADER, check_nifti, label_file, spacing_doubts, write_content
+from segplug_builtin.formats.nifti import (
+    HEADER,
+    check_nifti,
+    label_file,
+    read_layout,
+    spacing_doubts,
+    write_content,
+)
+from segplug_builtin.formats.sizes import PIECES, different_values
 
 LPS = np.diag([-1.0, -1.0, 1.0])
 """NIfTI's world is RAS; a `Geometry` has ITK's, LPS."""
@@ -40,6 +50,29 @@ def read_nibabel_reorient(paths: Sequence[Path]) -> Image:
         DataError: as `read_nibabel`.
     """
     return stack_channels(paths, partial(_read, turn=True))
+
+
+def size_by_nibabel(path: Path, turn: bool = False) -> ImageSize | None:
+    """The size of one file's image."""
+    import nibabel
+    from nibabel.orientations import io_orientation
+
+    content = read_layout(path)
+    if content is None or not 2 <= len(content.shape) <= 4 or (turn and len(content.shape) == 2):
+        return None
+    header = nibabel.Nifti1Header(content.header, check=False)
+    shape, zooms = content.shape, [float(z) for z in header.get_zooms()[:3]]
+    if turn:
+        order = [int(axis) for axis in io_orientation(header.get_best_affine())[:, 0]]
+        spatial = shape[::-1][:3]
+        shape = (*shape[:-3], *(spatial[order.index(axis)] for axis in (2, 1, 0)))
+        zooms = [zooms[order.index(axis)] for axis in range(3)]
+    spacing = flat_geometry((zooms[1], zooms[0])) if len(zooms) == 2 else tuple(reversed(zooms))
+    stored, voxels = content.kind.itemsize, prod(shape)
+    # the file and its content; voxels, turned; scaled in float64; as float32, and in our order
+    taken = path.stat().st_size + voxels * (3 * stored + 8 + 4 + 4) + PIECES
+    image = (1, 1, *shape) if len(shape) == 2 else (1, *shape) if len(shape) == 3 else shape
+    return ImageSize(image, spacing, taken, different_values(content.kind))
 
 
 def write_nibabel(path: Path, labels: Labels) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segplug.errors import DataError
-from segplug_builtin.formats.damage import RESTORE, looks_like, read_whole
-from segplug_builtin.formats.deflate import gzip_bytes
+from segplug_builtin.formats import deflate
+from segplug_builtin.formats.damage import DEFLATE_RATIO, GZIP, RESTORE, looks_like, read_whole
 
 HEADER = "nifti_header"
 """Key under `Geometry.extra`: the header as hexadecimal text, for writing label maps with the very same geometry."""
@@ -24,6 +24,13 @@ SCALAR_TYPES = {
 }  # fmt: skip
 """NIfTI datatype codes of plain numbers."""
 
+
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, *deflate.ERRORS)
+
+BYTES = np.dtype(np.uint8)
+
+_PIECE = 1 << 18
+"""Bytes that a file goes through memory by: they stay in the cache until they are voxels."""
 
 SIZE_TOLERANCE = 1e-3
 """Relative difference of voxel sizes that single-precision headers do not explain."""
@@ -38,6 +45,8 @@ class NiftiContent:
         shape: in array order, slowest axis first; (z, y, x) for a volume.
         raw: voxels as stored; None if they are no plain numbers (RGB, complex) or if it is not clear where they begin.
         slope, intercept: stored value -> value, as the header has them.
+        kind: of the numbers as stored; of bytes if they are none.
+        start: of the voxels, in bytes.
     """
 
     header: bytes
@@ -45,11 +54,108 @@ class NiftiContent:
     raw: NDArray[Any] | None
     slope: float
     intercept: float
+    kind: np.dtype[Any] = BYTES
+    start: int = 0
 
 
 def is_nifti(path: Path) -> bool:
     """By its name."""
     return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def read_scaled(path: Path) -> tuple[NiftiContent, NDArray[np.float32]] | None:
+    """Read a file completely, checksum included: header, and voxel values as `scaled_like_itk` gives them.
+
+    An ordinary file goes through memory piece by piece: it takes little more than the values. The content comes back
+    without `raw` then. None as for `read_nifti`, and where that has no `raw`.
+
+    Raises:
+        DataError: as `read_nifti`.
+    """
+    found = _streamed(path)
+    if found is not None:
+        return found
+    content = read_nifti(path)  # which says what is wrong, or knows what to do with it
+    return None if content is None or content.raw is None else (content, scaled_like_itk(content))
+
+
+def read_layout(path: Path) -> NiftiContent | None:
+    """The header of an ordinary file; no more of it is read. None where it is not ordinary, or is damaged."""
+    try:
+        with path.open("rb") as file:
+            for start in _pieces(file):
+                return _header_of(start, path, path.stat().st_size)
+    except _UNREADABLE:
+        pass
+    return None
+
+
+def _streamed(path: Path) -> tuple[NiftiContent, NDArray[np.float32]] | None:
+    """None for anything but a whole file of one gzip member, or none, with plain numbers."""
+    try:
+        with path.open("rb") as file:
+            pieces = _pieces(file)
+            start = next(pieces, b"")
+            content = _header_of(start, path, path.stat().st_size)
+            if content is None:
+                return None
+            values = np.empty(content.shape, np.float32)
+            flat, kind, filled = values.reshape(-1), content.kind, 0
+            rest = start[content.start :]
+            scale = _scaling(content)
+            while True:
+                count = min(len(rest) // kind.itemsize, flat.size - filled)
+                stored = np.frombuffer(rest, kind, count)
+                flat[filled : filled + count] = stored if scale is None else _scaled(stored, *scale)
+                filled += count
+                left = rest[count * kind.itemsize :] if filled < flat.size else b""
+                piece = next(pieces, None)
+                if piece is None:
+                    return (content, values) if filled == flat.size else None
+                rest = left + piece if left else piece
+    except _UNREADABLE:
+        return None
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Content of a file, decompressed if it is gzip, the first piece large enough for any header.
+
+    Raises:
+        ValueError: there is more than one gzip member, or less.
+    """
+    first = file.read(_PIECE)
+    if not first.startswith(GZIP):
+        while first:
+            yield first
+            first = file.read(_PIECE)
+        return
+    stream = deflate.decompressor()
+    packed = first
+    while not stream.eof:
+        piece = stream.decompress(packed, _PIECE)
+        if piece:
+            yield piece
+        packed = stream.unconsumed_tail or (b"" if stream.eof else file.read(_PIECE))
+        if not packed and not piece and not stream.eof:
+            raise ValueError("truncated")
+    if (stream.unused_data + file.read()).strip(b"\0"):
+        raise ValueError("several members")
+
+
+def _header_of(start: bytes, path: Path, file_bytes: int) -> NiftiContent | None:
+    """What the first bytes of a file say, if it is ordinary: NIfTI-1, plain numbers, no more than the file can hold."""
+    try:
+        layout = parse_layout(start, path)
+    except DataError:
+        return None
+    kind = None if layout is None else SCALAR_TYPES.get(layout.datatype)
+    if layout is None or kind is None or len(layout.header) != 348 or not 352 <= layout.start <= len(start):
+        return None
+    stored = np.dtype(f"{layout.order}{kind}")
+    if prod(layout.shape) * stored.itemsize > file_bytes * DEFLATE_RATIO:
+        return None
+    slope, intercept = struct.unpack_from(f"{layout.order}2f", start, 112)
+    return NiftiContent(layout.header, layout.shape, None, slope, intercept, stored, layout.start)
 
 
 def read_nifti(path: Path) -> NiftiContent | None:
@@ -64,21 +170,23 @@ def read_nifti(path: Path) -> NiftiContent | None:
         return None
     kind, start, shape = SCALAR_TYPES.get(layout.datatype), layout.start, layout.shape
     slope, intercept = struct.unpack_from(f"{layout.order}2f", content, 112)
-    raw = None
-    if kind is not None and start >= 352:  # else libraries differ in where voxels begin
-        raw = np.frombuffer(content, f"{layout.order}{kind}", prod(shape), start).reshape(shape)
-    return NiftiContent(layout.header, shape, raw, slope, intercept)
+    if kind is None or start < 352:  # else libraries differ in where voxels begin
+        return NiftiContent(layout.header, shape, None, slope, intercept)
+    stored = np.dtype(f"{layout.order}{kind}")
+    raw = np.frombuffer(content, stored, prod(shape), start).reshape(shape)
+    return NiftiContent(layout.header, shape, raw, slope, intercept, stored, start)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a NIfTI file has its voxels: byte order, header, shape (slowest axis first), type code, first byte."""
+    """Where a NIfTI file has its voxels: byte order, header, shape (slowest axis first), type code, first byte, end."""
 
     order: str
     header: bytes
     shape: tuple[int, ...]
     datatype: int
     start: int
+    end: int
 
 
 def check_nifti(content: bytes, path: Path) -> Layout | None:
@@ -90,6 +198,15 @@ def check_nifti(content: bytes, path: Path) -> Layout | None:
     Raises:
         DataError: it is no NIfTI, or truncated, or its header is damaged.
     """
+    layout = parse_layout(content, path)
+    if layout is not None and len(content) < layout.end:
+        told = f"{len(content)} bytes of content; its header promises {layout.end}"
+        raise DataError(f"{path}: truncated: {told}. {RESTORE}")
+    return layout
+
+
+def parse_layout(content: bytes, path: Path) -> Layout | None:
+    """What a header says; `content` may end behind it. Otherwise as `check_nifti`."""
     sizes = {struct.pack(f"{order}i", size): (order, size) for order in "<>" for size in (348, 540)}
     if content[:4] not in sizes:
         raise DataError(f"{path}: no NIfTI header but {looks_like(content)}; expected a NIfTI file. {RESTORE}")
@@ -114,10 +231,7 @@ def check_nifti(content: bytes, path: Path) -> Layout | None:
     kind = SCALAR_TYPES.get(datatype)
     voxel_bytes = bits // 8 if kind is None else np.dtype(kind).itemsize
     start = max(int(offset), size)
-    end = start + prod(shape) * voxel_bytes
-    if len(content) < end:
-        raise DataError(f"{path}: truncated: {len(content)} bytes of content; its header promises {end}. {RESTORE}")
-    return Layout(order, content[:size], shape, datatype, start)
+    return Layout(order, content[:size], shape, datatype, start, start + prod(shape) * voxel_bytes)
 
 
 def placement_of(header: bytes) -> bytes:
@@ -140,17 +254,27 @@ def scaled_like_itk(content: NiftiContent) -> NDArray[np.float32]:
     ITK casts integers to float32, multiplies and adds in float64, and rounds to float32 (float64 stays so throughout).
     """
     assert content.raw is not None
+    scale = _scaling(content)
+    if scale is None:
+        return content.raw.astype(np.float32)
+    result = np.empty(content.raw.shape, np.float32)
+    for index in range(len(result)):  # slice by slice: float64 copies of the whole would cost twice the result
+        result[index] = _scaled(content.raw[index], *scale)
+    return result
+
+
+def _scaling(content: NiftiContent) -> tuple[float, float] | None:
+    """Slope and intercept, None where values are what is stored."""
     tiny = float(np.finfo(np.float64).eps)
     slope = content.slope if np.isfinite(content.slope) and abs(content.slope) > tiny else 1.0
     intercept = content.intercept if np.isfinite(content.intercept) else 0.0
-    if abs(slope - 1) <= tiny and abs(intercept) <= tiny:
-        return content.raw.astype(np.float32)
-    result = np.empty(content.raw.shape, np.float32)
-    double = content.raw.dtype.itemsize == 8 and content.raw.dtype.kind == "f"
-    for index in range(len(result)):  # slice by slice: float64 copies of the whole would cost twice the result
-        values = content.raw[index] if double else content.raw[index].astype(np.float32)
-        result[index] = values.astype(np.float64) * slope + intercept
-    return result
+    return None if abs(slope - 1) <= tiny and abs(intercept) <= tiny else (slope, intercept)
+
+
+def _scaled(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float64]:
+    double = stored.dtype.itemsize == 8 and stored.dtype.kind == "f"
+    values = stored if double else stored.astype(np.float32)
+    return values.astype(np.float64) * slope + intercept
 
 
 def spacing_doubts(header: bytes) -> list[list[str]]:
@@ -218,5 +342,5 @@ def label_file(labels: NDArray[Any], extra: Mapping[str, Any]) -> bytes | None:
 def write_content(path: Path, content: bytes) -> None:
     """Write a NIfTI file, compressed if its name says so; the same content always gives the same file."""
     if path.name.lower().endswith(".gz"):
-        content = gzip_bytes(content)
+        content = deflate.gzip_bytes(content)
     path.write_bytes(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 
 from segplug.errors import DataError
 from segplug.model import Geometry, Image, Labels
+from segplug.protocols import ImageSize
 from segplug.runtime.files import PARTIAL, read_json, write_json
 from segplug.runtime.geometry import ASSUMED
 from segplug_builtin.formats.channels import stack_channels
 from segplug_builtin.formats.damage import read_whole, reading
 from segplug_builtin.formats.label_type import smallest_label_type
+from segplug_builtin.formats.sizes import PIECES, different_values
 from segplug_builtin.formats.tiff_pages import check_size, check_tiff
 
 
@@ -29,6 +32,34 @@ def read_tiff_stack(paths: Sequence[Path]) -> Image:
         DataError: a file is missing, truncated, damaged or no 3D TIFF, the spacing is wrong, or channels do not fit.
     """
     return stack_channels(paths, _read)
+
+
+def size_of_tiff_stack(path: Path) -> ImageSize | None:
+    """The size of one file's image.
+
+    Raises:
+        DataError: it has not three axes.
+    """
+    size = size_of_tiff(path)
+    if size is None:
+        return None
+    shape, stored, taken = size
+    if len(shape) != 3:
+        raise DataError(f"{path}: a TIFF with {len(shape)} axes; expected three: pages, rows, columns")
+    return ImageSize((1, *shape), _spacing(path) or (1.0, 1.0, 1.0), taken, different_values(stored))
+
+
+def size_of_tiff(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], int] | None:
+    """Shape, type of the numbers and bytes that reading takes; None if the pages do not tell."""
+    import tifffile
+
+    with reading(path, "a TIFF file"), tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        stored = np.dtype(series.dtype)
+        check_size(series, path.stat().st_size, path)
+        shape = tuple(int(n) for n in series.shape)
+        # the file; its voxels, twice where Pillow has to read them; as they are turned into ours
+        return shape, stored, path.stat().st_size + prod(shape) * (2 * stored.itemsize + 4) + PIECES
 
 
 def write_tiff_stack(path: Path, labels: Labels) -> None:
