@@ -67,21 +67,51 @@ def all_tests() -> Iterator[Path]:
     return (ROOT / "tests").rglob("test_*.py")
 
 
-def test_commands_and_options_named_exist() -> None:
-    from segplug.cli.main import COMMANDS, app
+def options_of(span: str) -> Iterator[set[str]]:
+    """All names of each option in `COMMAND ... --option`; the command and the options have to exist."""
+    from segplug.cli.main import app
 
-    mentioned = sorted({(names, span) for names, span in spans() if span.split()[0] in COMMANDS})
+    words = span.split()
+    command: Any = get_command(app)
+    while words and hasattr(command, "list_commands"):
+        found = command.get_command(None, words.pop(0))
+        assert found is not None, span
+        command = found
+    known = [{*parameter.opts, *parameter.secondary_opts} for parameter in command.params]
+    for word in words:
+        if word.startswith("-"):
+            names = [names for names in known if word in names]
+            assert names, f"{span}: no option {word}"
+            yield names[0]
+
+
+def commands_named(row: Row) -> list[str]:
+    from segplug.cli.main import COMMANDS
+
+    return [span for span in re.findall(r"`([^`]+)`", row.counterpart) if span.split()[0] in COMMANDS]
+
+
+def test_commands_and_options_named_exist() -> None:
+    mentioned = {span for row in ROWS for span in commands_named(row)}
     assert len(mentioned) > 80
-    for names, span in mentioned:
-        words = span.split()
-        command: Any = get_command(app)
-        while words and hasattr(command, "list_commands"):
-            found = command.get_command(None, words.pop(0))
-            assert found is not None, f"{names}: {span}"
-            command = found
-        known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-        for word in words:
-            assert not word.startswith("-") or word in known, f"{names}: {span}"
+    for span in sorted(mentioned):
+        list(options_of(span))
+
+
+def test_flags_have_tests_that_give_the_option() -> None:
+    """Of what stands for a flag of a command, to a command or to the function behind it."""
+    checked, without = 0, []
+    for row in ROWS:
+        if not row.group.startswith("nnUNetv2_") or row.counterpart.startswith("none"):
+            continue
+        text = "".join((ROOT / "tests" / test.partition("::")[0]).read_text(encoding="utf-8") for test in row.tests)
+        for span in commands_named(row):
+            for names in options_of(span):
+                checked += 1
+                if not any(re.search(rf"[\"' ]{re.escape(name)}[\"' ]", text) for name in names):
+                    without.append(f"{row.group} {' '.join(row.names)}: {span}")
+    assert not without
+    assert checked > 60
 
 
 def test_python_names_exist() -> None:

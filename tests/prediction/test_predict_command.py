@@ -44,7 +44,7 @@ def test_by_model_folder(make_model: Make, images: Path, tmp_path: Path, capsys:
 def test_by_data_set(make_model: Make, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_model("results/Dataset001_Test/nnUNetTrainer__plans__3d")
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
-    assert run("-i", images, "-o", tmp_path / "out", "-d", 1, "-c", "3d", "-p", "plans") == 0
+    assert run("-i", images, "-o", tmp_path / "out", "-d", 1, "-c", "3d", "-p", "plans", "-t", "nnUNetTrainer") == 0
     assert (tmp_path / "out" / "case.nii.gz").is_file()
 
 

@@ -185,7 +185,7 @@ def test_models_that_are_there_are_replaced_only_if_asked(project, elsewhere, ar
     folder = elsewhere.workspace.results_folder(NAME)
     (folder / MODELS[0] / "fold_0" / "checkpoint_best.pth").write_bytes(b"mine")
     shutil.rmtree(folder / MODELS[1])
-    with pytest.raises(UsageError, match=rf"{MODELS[0]} is there already.*--overwrite"):
+    with pytest.raises(UsageError, match=rf"there already: .*{MODELS[0]}.*--overwrite"):
         import_model(elsewhere, archive)
     assert not (folder / MODELS[1]).exists()
     import_model(elsewhere, archive, overwrite=True)
@@ -420,6 +420,8 @@ def server(tmp_path, monkeypatch) -> Iterator[str]:
 def test_models_come_from_the_web(elsewhere, archive, server):
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     assert import_model(elsewhere, f"{server}/model.zip", sha256=digest).checked
+    with pytest.raises(UsageError, match=rf"there already: .*{server}/model\.zip holds"):
+        import_model(elsewhere, f"{server}/model.zip")
     assert import_model(elsewhere, f"{server}/moved.zip", overwrite=True).checked
     for path, told in (
         ("nothing.zip", "the server answers 404"),

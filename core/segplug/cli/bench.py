@@ -37,7 +37,7 @@ def train(
     configuration: ConfigurationArgument,
     plans_name: PlansNameOption = None,
     trainer: Annotated[
-        str | None, typer.Option("--trainer", help="Trainer [default: the plans', else nnunet].")
+        str | None, typer.Option("--trainer", "-t", help="Trainer [default: the plans', else nnunet].")
     ] = None,
     set_: Annotated[
         list[str] | None,

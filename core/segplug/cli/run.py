@@ -46,7 +46,7 @@ def run(
     memory_gb: Annotated[float | None, typer.Option("--memory-gb", help="GPU memory that training may use.")] = None,
     plans_name: Annotated[str | None, typer.Option("--plans-name", "-p", help="Name of the plans.")] = None,
     trainer: Annotated[
-        str | None, typer.Option("--trainer", help="Trainer [default: the plans', else nnunet].")
+        str | None, typer.Option("--trainer", "-t", help="Trainer [default: the plans', else nnunet].")
     ] = None,
     set_: Annotated[
         list[str] | None,

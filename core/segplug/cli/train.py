@@ -32,7 +32,7 @@ def train(
     fold: Annotated[str, typer.Argument(metavar="FOLD", help="0 to 4, or all for every case.")],
     plans_name: PlansNameOption = None,
     trainer: Annotated[
-        str | None, typer.Option("--trainer", help="Trainer [default: the plans', else nnunet].")
+        str | None, typer.Option("--trainer", "-t", help="Trainer [default: the plans', else nnunet].")
     ] = None,
     set_: Annotated[
         list[str] | None,

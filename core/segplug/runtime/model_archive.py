@@ -53,6 +53,7 @@ class ModelArchive:
     Args:
         path: the zip.
         most_bytes: what its files may come to when unpacked.
+        source: where it comes from, for messages: an address, where that is not `path`.
 
     Raises:
         UsageError: on entering, there is no such file.
@@ -60,8 +61,9 @@ class ModelArchive:
             folder, or there are too many, or they would be too large; while reading, an entry is damaged.
     """
 
-    def __init__(self, path: Path, most_bytes: int) -> None:
+    def __init__(self, path: Path, most_bytes: int, source: str | None = None) -> None:
         self.path = path
+        self.source = source or str(path)
         self.left_out: list[str] = []
         self._most = most_bytes
         self._entries: dict[str, zipfile.ZipInfo] = {}
@@ -69,15 +71,15 @@ class ModelArchive:
     def __enter__(self) -> ModelArchive:
         if self.path.is_dir():
             raise UsageError(
-                f"{self.path}: a folder; expected a zip of models, as 'segplug model export' writes. A model folder "
+                f"{self.source}: a folder; expected a zip of models, as 'segplug model export' writes. A model folder "
                 "needs no import: put it into the data set's folder of results, or give it to predict (-m)"
             )
         if not self.path.is_file():
-            raise UsageError(f"{self.path}: no such file; expected a zip of a model")
+            raise UsageError(f"{self.source}: no such file; expected a zip of a model")
         try:
             self._zip = zipfile.ZipFile(self.path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise DataError(f"{self.path}: not a zip: {error}. Copy or download it again") from None
+            raise DataError(f"{self.source}: not a zip: {error}. Copy or download it again") from None
         try:
             self._look(self._zip.infolist())
         except BaseException:
@@ -96,7 +98,7 @@ class ModelArchive:
     def read(self, name: str) -> bytes:
         """A small file's content."""
         if self._entries[name].file_size > _LARGEST_TEXT:
-            raise DataError(f"{self.path}: {name} has {self._entries[name].file_size} bytes; expected a small file")
+            raise DataError(f"{self.source}: {name} has {self._entries[name].file_size} bytes; expected a small file")
         with self._opened(name) as source:
             content: bytes = source.read(_LARGEST_TEXT)
         return content
@@ -132,10 +134,10 @@ class ModelArchive:
             files = parse_json(self.read(place))["files"]
             hashes = {str(file): str(entry["sha256"]) for file, entry in files.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{self.path}: {place}: damaged: {error}. Download it again") from None
+            raise DataError(f"{self.source}: {place}: damaged: {error}. Download it again") from None
         if missing := sorted(set(hashes) - set(self._entries)):
             raise DataError(
-                f"{self.path}: lacks {', '.join(missing[:5])}, which its {MANIFEST} names. Download it again"
+                f"{self.source}: lacks {', '.join(missing[:5])}, which its {MANIFEST} names. Download it again"
             )
         return hashes
 
@@ -151,9 +153,9 @@ class ModelArchive:
         if name not in manifest:
             if path.suffix == ".md":  # the card is made of the rest
                 return
-            raise DataError(f"{self.path}: {name} is not in its {MANIFEST}. Do not use this file")
+            raise DataError(f"{self.source}: {name} is not in its {MANIFEST}. Do not use this file")
         if manifest[name] != found:
-            raise DataError(f"{self.path}: {name} is not as its {MANIFEST} says (SHA-256). Do not use this file")
+            raise DataError(f"{self.source}: {name} is not as its {MANIFEST} says (SHA-256). Do not use this file")
 
     def _blocks(self, name: str) -> Iterator[bytes]:
         left = self._entries[name].file_size
@@ -161,7 +163,7 @@ class ModelArchive:
             while block := source.read(_BYTES_AT_ONCE):
                 left -= len(block)
                 if left < 0:  # more than the archive says
-                    raise DataError(f"{self.path}: {name} is larger than the archive says. Do not use this file")
+                    raise DataError(f"{self.source}: {name} is larger than the archive says. Do not use this file")
                 yield block
 
     @contextmanager
@@ -174,28 +176,28 @@ class ModelArchive:
             with opened as source:
                 yield source
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-            raise DataError(f"{self.path}: {name}: damaged: {error}. Copy or download it again") from None
+            raise DataError(f"{self.source}: {name}: damaged: {error}. Copy or download it again") from None
 
     def _look(self, entries: Sequence[zipfile.ZipInfo]) -> None:
         if len(entries) > MOST_FILES:
-            raise DataError(f"{self.path}: {len(entries)} files; expected at most {MOST_FILES}")
+            raise DataError(f"{self.source}: {len(entries)} files; expected at most {MOST_FILES}")
         files = [entry for entry in entries if not entry.is_dir()]
         for entry in files:
             self._check(entry)
             name = str(PurePosixPath(entry.filename))
             if name in self._entries:
-                raise DataError(f"{self.path}: {name} is there twice. Do not use this file")
+                raise DataError(f"{self.source}: {name} is there twice. Do not use this file")
             if is_allowed(name):
                 self._entries[name] = entry
             else:
                 self.left_out.append(name)
         folders = {str(parent) for name in self._entries for parent in PurePosixPath(name).parents}
         if both := sorted(folders & set(self._entries)):
-            raise DataError(f"{self.path}: {both[0]!r} is a file and a folder. Do not use this file")
+            raise DataError(f"{self.source}: {both[0]!r} is a file and a folder. Do not use this file")
         total = sum(entry.file_size for entry in self._entries.values())
         if total > self._most:
             raise DataError(
-                f"{self.path}: {total / 1e9:.1f} GB when unpacked; expected at most {self._most / 1e9:.1f}. If you "
+                f"{self.source}: {total / 1e9:.1f} GB when unpacked; expected at most {self._most / 1e9:.1f}. If you "
                 "trust it, allow more with --max-size"
             )
 
@@ -214,7 +216,7 @@ class ModelArchive:
         elif entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             problem = "is compressed otherwise than by deflation"
         if problem:
-            raise DataError(f"{self.path}: {name!r} {problem}. Do not use this file")
+            raise DataError(f"{self.source}: {name!r} {problem}. Do not use this file")
 
 
 def is_allowed(name: str) -> bool:

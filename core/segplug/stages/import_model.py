@@ -94,7 +94,7 @@ def import_model(
                     raise DataError(
                         f"{file}: SHA-256 {file_hash(file)}; expected {sha256.lower()}. Do not use this file"
                     )
-            with ModelArchive(file, most) as archive:
+            with ModelArchive(file, most, str(source)) as archive:
                 return _install(project, archive, staging / "unpacked", results, overwrite)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -137,12 +137,13 @@ def inspect_model(project: Project, source: str | Path) -> ModelsDescription:
 
 
 def _install(project: Project, archive: ModelArchive, staging: Path, results: Path, overwrite: bool) -> ImportedModel:
-    described = describe_files(archive.names, archive.read, str(archive.path))
+    described = describe_files(archive.names, archive.read, archive.source)
     name = described.dataset.name
     outside = [file for file in archive.names if PurePosixPath(file).parts[0] != name]
     if outside or not _DATASET.fullmatch(name):
         raise DataError(
-            f"{archive.path}: {', '.join(outside[:3]) or name}: expected files of one data set, in Dataset004_NAME/..."
+            f"{archive.source}: {', '.join(outside[:3]) or name}: expected files of one data set, in "
+            "Dataset004_NAME/..."
         )
     _require_folds(archive)
     _require_free(archive, results, overwrite)
@@ -154,12 +155,12 @@ def _install(project: Project, archive: ModelArchive, staging: Path, results: Pa
         project.progress(STAGE, file, done, len(archive.names))
     for model in described.models:
         if not model.folds:
-            raise DataError(f"{archive.path}: {model.name} has no checkpoint")
+            raise DataError(f"{archive.source}: {model.name} has no checkpoint")
         for weights in sorted((staging / name / str(model.name)).glob("fold_*/*.pth")):
             checkpoint = _checked(archive, weights, weights.relative_to(staging))
             if checkpoint != model.name.configuration:
                 raise DataError(
-                    f"{archive.path}: {weights.relative_to(staging)}: of configuration {checkpoint}; expected "
+                    f"{archive.source}: {weights.relative_to(staging)}: of configuration {checkpoint}; expected "
                     f"{model.name.configuration}"
                 )
     before = read_installed(results / name)
@@ -182,7 +183,7 @@ def _checked(archive: ModelArchive, file: Path, shown: Path) -> str:
     try:
         return read_checkpoint(file, mapped=True).configuration
     except CheckpointError as error:
-        raise CheckpointError(f"{archive.path}: {str(error).replace(str(file), str(shown))}") from None
+        raise CheckpointError(f"{archive.source}: {str(error).replace(str(file), str(shown))}") from None
 
 
 def _require_folds(archive: ModelArchive) -> None:
@@ -191,7 +192,7 @@ def _require_folds(archive: ModelArchive) -> None:
     wrong = sorted(name for name in folders if not FOLD.fullmatch(name.removeprefix("fold_")))
     if wrong:
         raise DataError(
-            f"{archive.path}: {', '.join(wrong[:3])}: no fold is called so; expected fold_0, fold_1, ... or fold_all"
+            f"{archive.source}: {', '.join(wrong[:3])}: no fold is called so; expected fold_0, fold_1, ... or fold_all"
         )
 
 
@@ -199,8 +200,8 @@ def _require_free(archive: ModelArchive, results: Path, overwrite: bool) -> None
     there = sorted({str(place) for place in _places(archive.names) if (results / place).exists()})
     if there and not overwrite:
         raise UsageError(
-            f"{results}: {', '.join(there)} is there already. To replace it with what {archive.path.name} holds, call "
-            "again with --overwrite"
+            f"{results}: there already: {', '.join(there)}. To replace it with what {archive.source} holds, call again "
+            "with --overwrite"
         )
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 BLUE, RED, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9AA0A6"
 AXES = ("z", "y", "x")
+WIDE = 10
+"""From this ratio on, sizes of labels are drawn on a logarithmic axis."""
 
 
 def shapes_and_spacings(cases: Sequence[CaseFacts]) -> str:
@@ -50,6 +52,7 @@ def intensities(cases: Sequence[CaseFacts], channels: Sequence[str]) -> str:
                     )
             panel.legend(loc="upper right", frameon=False, fontsize=8)
         panel.set(xlabel=f"{literally(name)}: intensity", ylabel="% of voxels", yscale="log")
+        _few_ticks(panel)
     return _svg(figure, "Histograms of intensities")
 
 
@@ -72,7 +75,12 @@ def label_sizes(cases: Sequence[CaseFacts], labels: LabelSet) -> str:
     panel.set_yticks(range(len(classes)), named)
     panel.set_ylim(len(classes) - 0.4, -0.6)
     unit = "mm²" if all(case.is_2d for case in cases) else "mm³"
-    panel.set(xscale="log", xlabel=f"size in each case ({unit}); line: median")
+    every = [case.sizes[target] for case in cases for target in classes if case.sizes[target] > 0]
+    if every and max(every) > WIDE * min(every):
+        panel.set(xscale="log")
+    else:  # ticks within one power of ten would lie over each other
+        _few_ticks(panel)
+    panel.set(xlabel=f"size in each case ({unit}); line: median")
     return _svg(figure, "Sizes of the labels")
 
 
@@ -90,6 +98,8 @@ def curves(folds: Sequence[FoldFacts]) -> str:
     losses.set(xlabel="epoch", ylabel="loss (dotted: validation)")
     losses.legend(loc="upper right", frameon=False, fontsize=8)
     dice.set(xlabel="epoch", ylabel="pseudo-Dice, moving average", ylim=(0, 1))
+    for panel in (losses, dice):
+        _few_ticks(panel, whole=True)
     return _svg(figure, "Training curves")
 
 
@@ -102,8 +112,16 @@ def _counts(panel: Axes, values: Sequence[float], label: str) -> None:
         panel.set_xlim(-1, 1)
     else:
         panel.hist(values, min(30, max(5, distinct.size)), color=BLUE)
+        _few_ticks(panel, whole=all(value % 1 == 0 for value in values))
     panel.yaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set(xlabel=label, ylabel="cases")
+
+
+def _few_ticks(panel: Axes, *, whole: bool = False) -> None:
+    """So few along x that their numbers do not touch; `whole` numbers where nothing lies between."""
+    from matplotlib.ticker import MaxNLocator
+
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
 
 
 def _figure(width: float, height: float) -> Figure:
