@@ -41,7 +41,7 @@ def test_a_training_is_tracked(segplug: Segplug, store: str) -> None:
     assert run.data.metrics["validation_mean/Dice"] == summary["foreground_mean"]["Dice"]
     assert run.data.metrics["validation_Dice/Anterior"] == summary["mean"]["1"]["Dice"]
     expected = {"dataset": DATASET, "configuration": "2d", "fold": "0", "plans": PLANS, "seed": "7"}
-    expected |= {"trainer": "builtin:nnunet", "trainer.batch_size": "2", "epochs": "3", "validation_cases": "1"}
+    expected |= {"trainer": "builtin:short", "trainer.batch_size": "2", "epochs": "3", "validation_cases": "1"}
     assert expected.items() <= run.data.params.items()
     fingerprint = (segplug.fold.parent / "dataset_fingerprint.json").read_bytes()
     assert run.data.tags["segplug.fingerprint"] == hashlib.sha256(fingerprint).hexdigest()
@@ -147,7 +147,7 @@ def test_a_server_that_refuses_is_told_later(segplug: Segplug, store: str) -> No
         env=dict(os.environ),
     ) as server:
         try:
-            until = time.monotonic() + 170
+            until = time.monotonic() + 400
             while not answers(int(port)):
                 assert time.monotonic() < until
                 time.sleep(0.2)
@@ -183,7 +183,7 @@ def test_a_server_that_hangs_costs_the_patience(segplug: Segplug) -> None:
     journal = Journal(segplug.fold / "tracking")
     assert [entry["epoch"] for entry in journal.entries() if entry["kind"] == "epoch"] == [0, 1]
     # MLflow itself would have tried for a minute
-    assert ended - next(entry["time"] for entry in journal.entries() if entry["kind"] == "end") < 15
+    assert ended - next(entry["time"] for entry in journal.entries() if entry["kind"] == "end") < 40
 
 
 def test_a_full_disk_costs_the_tracking_alone(segplug: Segplug) -> None:
