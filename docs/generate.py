@@ -1,5 +1,6 @@
 """Writes the pages that are made from the code: hooks.md from the hook specifications, cli.md from the help texts,
-inventory.md from inventory.toml, and a page per kind of component, kinds/KIND.md, from kinds.toml and the examples.
+inventory.md from inventory.toml, values.md from segplug.model, and a page per kind of component, kinds/KIND.md, from
+kinds.toml and the examples.
 
     python docs/generate.py
 
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from segplug import model
 from segplug.cli.plugin_template import COMMAND, SINGULAR, Names, plugin_files
 from segplug.kernel import KINDS, Kernel, Kind, hookspecs
 from segplug.protocols import events
@@ -120,6 +122,15 @@ def inventory_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def values_page() -> str:
+    """values.md."""
+    parts = [MADE, "# Values", VALUES]
+    for name, value in vars(model).items():
+        if inspect.isclass(value):
+            parts += [f"## {name}", f"```python\n{inspect.getsource(value).rstrip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
 def kind_pages() -> dict[str, Callable[[], str]]:
     """kinds/KIND.md, by their names."""
     described = tomllib.loads((HERE / "kinds.toml").read_text(encoding="utf-8"))
@@ -211,10 +222,15 @@ INVENTORY_COMMANDS = """In the middle column stand commands and options of segpl
 option with several values is repeated: `-f 0 -f 1`. Every command has `--help`. Progress is drawn in a terminal and
 logged in plain lines elsewhere; errors are told in one message, with a traceback after `segplug --debug`."""
 
+VALUES = """What components are given and what they return: frozen dataclasses of `segplug.model`. They are changed by
+`dataclasses.replace`, which makes another; mappings in them are read, never written. Axes are (z, y, x), lengths are in
+mm."""
+
 PAGES: dict[str, Callable[[], str]] = {
     "hooks.md": hook_reference,
     "cli.md": command_reference,
     "inventory.md": inventory_page,
+    "values.md": values_page,
     **kind_pages(),
 }
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from segplug.errors import SegplugError
+from segplug.errors import PluginError, SegplugError
 from segplug.protocols import Outcome
 
 T = TypeVar("T")
@@ -75,6 +75,9 @@ class LocalExecutor:
         What the function raises is its item's error, as is a `WorkerLostError` where the worker was killed or crashed;
         a fresh worker then goes on. Leaving the loop early, or an interrupt, ends the workers that are still busy.
         Another `map` of the same executor takes the workers over, so finish one before the next.
+
+        Raises:
+            PluginError: the function cannot be pickled, and there are worker processes.
         """
         if self._count == 0:
             return _here(function, items)
@@ -88,7 +91,7 @@ class LocalExecutor:
     def _there(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[Outcome[R]]:
         self._run += 1
         run = self._run
-        work = pickle.dumps(function, protocol=5)
+        work = _pickled_work(function)
         queue = enumerate(items)
         self._drop([w for w in self._workers if w.item is not None])  # left over from a map that was abandoned
         try:
@@ -222,6 +225,16 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def _pickled_work(function: Callable[[T], R]) -> bytes:
+    try:
+        return pickle.dumps(function, protocol=5)
+    except Exception as error:  # whatever a stranger's object raises
+        raise PluginError(
+            f"this work cannot be sent to worker processes: {error}. What a plugin provides for it has to be a "
+            "function or class at the top level of a module, or an object of one; --workers 0 works in this process"
+        ) from error
 
 
 def _here(function: Callable[[T], R], items: Iterable[T]) -> Iterator[Outcome[R]]:

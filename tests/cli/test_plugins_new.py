@@ -82,6 +82,12 @@ def test_plugins_check_tells_what_holds_and_what_does_not(installed: Path, tmp_p
     assert states.count("passed") == len(states) - 1
     assert states.count("skipped") == 1
 
+    refused = run(installed, "-c", start, "plugins", "check", "my_loss", "--patch-size", "32", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--patch-size 32: expected two or three numbers" in refused.stderr
+    refused = run(installed, "-c", start, "plugins", "check", "my_loss", "--ending", "npy", cwd=tmp_path)
+    assert "--ending npy: expected an ending with its dot" in refused.stderr
+
     wrong = tmp_path / "wrong"
     wrong.mkdir()
     (wrong / "segplug_wrong.py").write_text(

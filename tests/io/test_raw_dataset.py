@@ -260,3 +260,19 @@ def test_real_data_sets(shared: Path) -> None:
         "Dataset042_BraTS2015": 4, "Dataset120_Nuclei": 54, "Dataset130_DrosophilaVNC": 4,
     }  # fmt: skip
     assert {name: counts[name] for name in expected} == expected
+
+
+def test_label_maps_with_a_channel_number_are_told_to_be_renamed(tmp_path: Path) -> None:
+    images = ["a_0000.mha", "b_0000.mha", "b_0000_0000.mha"]
+    folder = make(tmp_path / "D", images, ["a_0000.mha", "b_0000.mha"], channel_names={"0": "a"})
+    _, findings = survey_dataset(folder)
+    assert [(f.kind, f.case) for f in findings] == [("missing label", "a"), ("missing label", "b")]
+    assert "Rename it to a.mha" in str(findings[0])
+    assert "Add the label map" in str(findings[1])  # b_0000 is a case of its own
+
+
+def test_an_ending_in_capitals_is_told_as_it_stands(tmp_path: Path) -> None:
+    _, findings = survey_dataset(
+        make(tmp_path / "D", ["a_0000.mha", "b_0000.MHA"], ["a.mha"], channel_names={"0": "a"})
+    )
+    assert [str(f) for f in findings if "found the ending .MHA; expected files ending in .mha" in str(f)]

@@ -137,6 +137,7 @@ def test_list_one_kind(everything: Any) -> None:
         ),
         ("rival_a:middle", ["rival_a:middle among the schedules: a share of the learning rate", "conflict"]),
         ("nnUNetTrainer", ["builtin:nnunet among the trainers"]),
+        ("greet", ["command\tgreet (segplug-greeting"]),
     ],
 )
 def test_show(everything: Any, name: str, expected: list[str]) -> None:

@@ -205,6 +205,7 @@ def test_object_style_gets_options_and_what_it_asks_for(kernel_with: Callable[..
     [
         ("losses", ComponentRef("distance", {"gama": 1.0}), r"'gama'.*It takes: batch_dice, gamma"),
         ("losses", ComponentRef("distance", {"gamma": -1.0}), "gamma is negative"),
+        ("losses", ComponentRef("bare"), "'logits'.*called with options alone and returns what is used"),
         ("losses", ComponentRef("distance", {"gamma": "x"}), "'<' not supported"),
         ("schedules", ComponentRef("steady", {"faktor": 1}), r"other:steady.*'faktor'.*It takes: epoch, .*factor"),
     ],
@@ -212,7 +213,8 @@ def test_object_style_gets_options_and_what_it_asks_for(kernel_with: Callable[..
 def test_options_it_does_not_take(
     kernel_with: Callable[..., Kernel], kind: str, ref: ComponentRef, expected: str
 ) -> None:
-    components = {"losses": [Component("distance", Distance, "")], **schedule("steady")}
+    losses = [Component("distance", Distance, ""), Component("bare", lambda logits, target: logits.mean(), "")]
+    components = {"losses": losses, **schedule("steady")}
     with pytest.raises(PluginError, match=expected):
         kernel_with(other=components).registry.build(kind, ref, **({"batch_dice": True} if kind == "losses" else {}))
 

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from segplug.cli.main import main
+from segplug.cli.predict import model_folder
+from segplug.errors import UsageError
 from segplug.protocols import PredictionSettings
 from segplug.runtime.parts import Part
+from segplug.runtime.workspace import Workspace
 
 Make = Callable[..., Path]
 
@@ -46,6 +49,28 @@ def test_by_data_set(make_model: Make, images: Path, tmp_path: Path, monkeypatch
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     assert run("-i", images, "-o", tmp_path / "out", "-d", 1, "-c", "3d", "-p", "plans", "-t", "nnUNetTrainer") == 0
     assert (tmp_path / "out" / "case.nii.gz").is_file()
+
+
+def test_the_only_model_need_not_be_named(tmp_path: Path) -> None:
+    """A network of a plugin is trained in a folder of another name than nnU-Net's trainer."""
+    workspace = Workspace(tmp_path, tmp_path, tmp_path)
+
+    def add(name: str) -> Path:
+        (tmp_path / "Dataset001_Test" / name).mkdir(parents=True)
+        return tmp_path / "Dataset001_Test" / name
+
+    tiny = add("nnunet__tinyPlans__3d")
+    add("nnunet__tinyPlans__2d")
+    assert model_folder(workspace, "Dataset001_Test", None, None, "3d") == tiny
+    assert model_folder(workspace, "Dataset001_Test", None, "tinyPlans", "3d") == tiny
+    with pytest.raises(UsageError, match="nnunet__tinyPlans__3d"):
+        model_folder(workspace, "Dataset001_Test", "nnUNetTrainer", None, "3d")
+    short = add("short__tinyPlans__3d")
+    with pytest.raises(UsageError, match=r"Name its plans \(-p\) and trainer \(-t\)"):
+        model_folder(workspace, "Dataset001_Test", None, "tinyPlans", "3d")
+    assert model_folder(workspace, "Dataset001_Test", "short", None, "3d") == short
+    usual = add("nnUNetTrainer__otherPlans__3d")
+    assert model_folder(workspace, "Dataset001_Test", None, None, "3d") == usual
 
 
 def test_every_option_arrives(make_model: Make, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

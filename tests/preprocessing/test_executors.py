@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 
-from segplug.errors import DataError
+from segplug.errors import DataError, PluginError
 from segplug.kernel import Kernel
 from segplug_builtin.executors import LocalExecutor, WorkerLostError
 
@@ -76,6 +76,13 @@ def executor(request: pytest.FixtureRequest) -> Iterator[LocalExecutor]:
 def two() -> Iterator[LocalExecutor]:
     made = LocalExecutor(workers=2)
     yield made
+    made.close()
+
+
+def test_work_that_no_worker_could_find_is_an_error_that_says_what_to_do() -> None:
+    made = LocalExecutor(workers=1)
+    with pytest.raises(PluginError, match=r"cannot be sent to worker processes: .*lambda.* top level.*--workers 0"):
+        list(made.map(lambda item: item, [1]))
     made.close()
 
 

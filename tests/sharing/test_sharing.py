@@ -141,6 +141,14 @@ def test_a_part_of_it(project, tmp_path):
     assert not (tmp_path / "none.zip").exists()
 
 
+def test_the_only_trainer_need_not_be_named(project, tmp_path):
+    folder = project.workspace.results_folder(NAME)
+    for model in MODELS:
+        (folder / model).rename(folder / model.replace("nnUNetTrainer", "nnunet"))
+    done = export_model(project, NAME, tmp_path / "all.zip")
+    assert {m.name.trainer for m in done.description.models} == {"nnunet"}
+
+
 def test_a_damaged_checkpoint_is_not_passed_on(project, tmp_path):
     file = project.workspace.results_folder(NAME) / MODELS[0] / "fold_0" / "checkpoint_final.pth"
     file.write_bytes(file.read_bytes()[:1000])

@@ -141,6 +141,24 @@ class Careless:
         return prediction
 
 
+def _made_within() -> Any:
+    def hidden_reader(paths: Sequence[Path]) -> Image:
+        return Image(np.zeros((1, 1, 2, 2), np.float32), Geometry((999.0, 1.0, 1.0)))
+
+    return hidden_reader
+
+
+def shy(channel: Any, mask: Any, statistics: Any) -> Any:
+    if statistics is None:
+        raise KeyError("mean")
+    return channel - statistics.mean
+
+
+def needs_logits(logits: Any, target: Any) -> Any:
+    """A loss where what makes one is wanted."""
+    return logits.mean()
+
+
 def integer(comparison: Any) -> Any:
     return int(comparison.tp)
 
@@ -227,6 +245,7 @@ def same_plan(fingerprint: Any, dataset: Any, budget: Any) -> Any:
 WRONG: list[tuple[str, Any, int]] = [
     ("normalizers", constant_zero, 1),
     ("normalizers", divides, 1),
+    ("normalizers", shy, 1),
     ("resamplers", too_small, 2),
     ("planners", same_plan, 4),
     ("splitters", leaky, 1),
@@ -234,6 +253,7 @@ WRONG: list[tuple[str, Any, int]] = [
     ("losses", Constant, 2),
     ("losses", Overflowing, 1),
     ("losses", Uphill, 1),
+    ("losses", needs_logits, 6),
     ("augmentations", Forgetful, 4),
     ("optimizers", deaf, 1),
     ("schedules", rising, 1),
@@ -244,6 +264,7 @@ WRONG: list[tuple[str, Any, int]] = [
     ("stores", Amnesia, 3),
     ("executors", Dropping, 1),
     ("readers", careless_reader, 2),
+    ("readers", _made_within(), 3),
     ("converters", anything, 1),
 ]
 """Kind, wrong component, and how many checks at least it has to fail."""
@@ -316,3 +337,25 @@ def test_right_components_are_not_blamed(
     kernel.register(plugin, "careful")
     findings = [bound.finding() for bound in conformance(kind, "right", kernel=kernel, **options)]
     assert {each.state for each in findings} <= states, findings
+
+
+def test_reader_and_writer_find_each_other_by_their_qualified_names() -> None:
+    """`plugins check` asks for them so. The ending is the one that a choice hook knows, the name, or given."""
+
+    class Plugin:
+        @hookimpl
+        def segplug_readers(self) -> list[Component[Any]]:
+            return [Component("npy", "segplug.testing.examples.example_readers:read_npy", "arrays")]
+
+        @hookimpl
+        def segplug_writers(self) -> list[Component[Any]]:
+            return [Component("npy", "segplug.testing.examples.example_writers:write_npy", "arrays")]
+
+    kernel = Kernel(discover=False)
+    kernel.register(Plugin(), "mine")
+    for kind in ("readers", "writers"):
+        for ending in ("", ".array"):
+            findings = [each.finding() for each in conformance(kind, "mine:npy", kernel=kernel, ending=ending)]
+            states = {each.state for each in findings}
+            # the example's spacing is always 1 mm: its round trip is made, and fails
+            assert states == ({State.PASSED} if kind == "readers" else {State.PASSED, State.FAILED}), findings

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segplug.cli.shell import DatasetArgument, Format, FormatOption, new_app, open_project, say, several, show
-from segplug.runtime.trainer_choice import NNUNET_TRAINER
 
 if TYPE_CHECKING:
     from segplug.runtime.model_description import ModelsDescription
@@ -31,7 +30,10 @@ def export(
     plans_name: Annotated[
         str | None, typer.Option("--plans-name", "-p", help="Plans [default: nnUNetPlans, or the only ones].")
     ] = None,
-    trainer: Annotated[str, typer.Option("--trainer", "-t", help="Trainer's folder name.")] = NNUNET_TRAINER,
+    trainer: Annotated[
+        str | None,
+        typer.Option("--trainer", "-t", help="Trainer's folder name [default: nnUNetTrainer, or the only one]."),
+    ] = None,
     fold: Annotated[
         list[str] | None,
         typer.Option(

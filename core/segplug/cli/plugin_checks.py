@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from segplug.cli.shell import Format, say, show
 from segplug.errors import UsageError
@@ -11,12 +11,15 @@ from segplug.kernel import KINDS, Kernel, PluginRecord, Provided
 COLUMNS = ("kind", "component", "state", "what has to hold", "found")
 
 
-def check_plugins(kernel: Kernel, name: str | None, kind: str | None, output: Format) -> int:
+def check_plugins(
+    kernel: Kernel, name: str | None, kind: str | None, output: Format, *, ending: str, patch_size: Sequence[int]
+) -> int:
     """Run the conformance suites and show what they found; returns how many checks failed.
 
     Args:
         name: of a plugin or a component; None for all that others installed.
         kind: only components of this kind.
+        ending, patch_size: as of `segplug.testing.conformance`.
 
     Raises:
         UsageError: nothing has that name.
@@ -42,11 +45,11 @@ def check_plugins(kernel: Kernel, name: str | None, kind: str | None, output: Fo
         say("No plugin of others is installed here. `segplug plugins check builtin` checks the built-in ones")
     for provided in components:
         say(f"checking {provided.qualified_name} among the {provided.kind.name}")
-        for bound in conformance(provided.kind.name, provided.qualified_name, kernel=kernel):
+        what = provided.kind.name, provided.qualified_name
+        for bound in conformance(*what, kernel=kernel, ending=ending, patch_size=patch_size):
             finding = bound.finding()
             failed += finding.state is State.FAILED
-            what = [provided.kind.name, provided.qualified_name, finding.state.value]
-            rows.append([*what, finding.statement, finding.explanation])
+            rows.append([*what, finding.state.value, finding.statement, finding.explanation])
     if rows:
         show(COLUMNS, rows, output)
     say(f"{len(rows)} checks, {failed} failed" if rows else "nothing was checked")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -57,10 +58,12 @@ def list_(ctx: typer.Context, kind: KindOption = None, output: FormatOption = Fo
 @app.command("show")
 def show_(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Plugin, or component by name, alias or plugin:name.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Plugin, its command, or component by name, alias or plugin:name.")
+    ],
     output: FormatOption = Format.TABLE,
 ) -> None:
-    """Show a plugin, or what answers to a name."""
+    """Show a plugin, a plugin's command, or what answers to a name."""
     kernel = _kernel(ctx)
     rows: list[list[str]] = []
     for record in kernel.plugins:
@@ -77,6 +80,10 @@ def show_(
                 rows.append(["  implementation", str(component.factory)])
                 rows.append(["  protocol", f"segplug.protocols.{kind.protocol} ({kind.style.value} style)"])
                 rows.append(["  state", _standing(kernel, provided)])
+    for _, command, _, distribution, version, state, value in _command_rows():
+        if name == command:
+            rows.append(["command", f"{command} ({distribution} {version}), {value}"])
+            rows.append(["  state", state])
     if not rows:
         raise UsageError(f"no plugin or component is called {name!r}; `segplug plugins list` shows what there is")
     show(["what", "value"], rows, output)
@@ -89,6 +96,10 @@ def check_(
         str | None, typer.Argument(metavar="[NAME]", help="Plugin or component; all of others' if left out.")
     ] = None,
     kind: KindOption = None,
+    ending: Annotated[str, typer.Option("--ending", help="Of the files that readers and writers are for (.npy).")] = "",
+    patch_size: Annotated[
+        str, typer.Option("--patch-size", help="That architectures are built for, two or three numbers.")
+    ] = "32,32,32",
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Try whether installed components do what their kind has to do, and explain what does not.
@@ -99,7 +110,12 @@ def check_(
     """
     from segplug.cli.plugin_checks import check_plugins
 
-    if check_plugins(_kernel(ctx), name, kind, output):
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*){1,2}", patch_size):
+        raise UsageError(f"--patch-size {patch_size}: expected two or three numbers, such as 64,64")
+    if ending and not ending.startswith("."):
+        raise UsageError(f"--ending {ending}: expected an ending with its dot, such as .npy")
+    patch = [int(size) for size in patch_size.split(",")]
+    if check_plugins(_kernel(ctx), name, kind, output, ending=ending, patch_size=patch):
         raise typer.Exit(1)
 
 

@@ -44,7 +44,10 @@ def predict(
     ] = False,
     plans_name: PlansNameOption = None,
     trainer: Annotated[
-        str | None, typer.Option("--trainer", "-t", help="With -d: trainer's folder name [default: nnUNetTrainer].")
+        str | None,
+        typer.Option(
+            "--trainer", "-t", help="With -d: trainer's folder name [default: nnUNetTrainer, or the only one]."
+        ),
     ] = None,
     fold: Annotated[
         list[str] | None,
@@ -145,7 +148,7 @@ def predict(
             )
         else:
             if dataset is not None:
-                model = model_folder(project.workspace, dataset, trainer or NNUNET_TRAINER, plans_name, configuration)
+                model = model_folder(project.workspace, dataset, trainer, plans_name, configuration)
             assert model is not None
             result = predict_folder(
                 project,
@@ -169,29 +172,34 @@ def predict(
 
 
 def model_folder(
-    workspace: Workspace, dataset: str, trainer: str, plans_name: str | None, configuration: str | None
+    workspace: Workspace, dataset: str, trainer: str | None, plans_name: str | None, configuration: str | None
 ) -> Path:
     """The model folder of a data set.
 
     Args:
-        plans_name: None for `nnUNetPlans`, or the only plans of which there is such a model.
+        trainer, plans_name: None for `nnUNetTrainer` and `nnUNetPlans`, or the only ones of which there is such a
+            model. (A network that nnU-Net does not have is trained in a folder of another name.)
 
     Raises:
-        UsageError: there is none, or several and no plans were named: the message lists them; or no configuration is
-            named.
+        UsageError: there is none, or several and trainer or plans were not named: the message lists them; or no
+            configuration is named.
     """
     if configuration is None:
         raise UsageError("-d needs -c CONFIGURATION, such as -c 3d_fullres")
     folder = workspace.model_folder(
-        workspace.dataset_name(dataset), trainer, plans_name or DEFAULT_PLANS, configuration
+        workspace.dataset_name(dataset), trainer or NNUNET_TRAINER, plans_name or DEFAULT_PLANS, configuration
     )
     models = sorted(f for f in folder.parent.glob("*__*__*") if f.is_dir()) if folder.parent.is_dir() else []
-    alike = [f for f in models if (f.name.split("__")[0], f.name.split("__")[-1]) == (trainer, configuration)]
-    if folder not in models and plans_name is None and len(alike) == 1:
-        return alike[0]
-    if folder not in models:
-        there = ", ".join(f.name for f in models)
-        raise UsageError(
-            f"{folder}: no such model. There are: {there or 'none'}. Name its plans (-p), or train it first"
-        )
-    return folder
+    if folder in models:
+        return folder
+    named = trainer, plans_name, configuration
+    parts = {f: f.name.split("__") for f in models}
+    meant = [f for f, own in parts.items() if all(n in (None, o) for n, o in zip(named, own, strict=False))]
+    usual = [f for f in meant if parts[f][0] == NNUNET_TRAINER]
+    for found in (usual, meant):
+        if len(found) == 1:
+            return found[0]
+    there = ", ".join(f.name for f in models) or "none"
+    raise UsageError(
+        f"{folder}: no such model. There are: {there}. Name its plans (-p) and trainer (-t), or train it first"
+    )

@@ -204,7 +204,8 @@ def _takes(signature: inspect.Signature | None) -> set[str]:
 
 def _unfit(provided: Provided, ref: ComponentRef, takes: set[str], error: Exception) -> PluginError:
     what = f"{provided.kind.name}: {provided.qualified_name} cannot be made from the options {dict(ref.options)}"
-    return WrongReferenceError(f"{what}: {error}. It takes: {', '.join(sorted(takes)) or 'no options'}")
+    made = ". It is called with options alone and returns what is used" if "missing a required" in str(error) else ""
+    return WrongReferenceError(f"{what}: {error}. It takes: {', '.join(sorted(takes)) or 'no options'}{made}")
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:

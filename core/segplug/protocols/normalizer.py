@@ -18,6 +18,9 @@ class Normalizer(Protocol):
         channel: float32 (z, y, x), cropped to the nonzero region.
         mask: boolean, same shape: where the image is nonzero; None unless the plan says `use_mask_for_norm`.
         statistics: of this channel over the training set's foreground (the plan's), None if the plan has none.
+
+    Raises:
+        segplug.errors.DataError: the channel cannot be normalised so, or only with a mask or statistics.
     """
 
     def __call__(

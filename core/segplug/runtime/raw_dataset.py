@@ -192,17 +192,20 @@ def _cases_in_folders(folder: Path, description: DatasetDescription) -> tuple[di
             cases[name] = Case(name, case.images, labels[name])
         else:
             file = labels_folder / f"{name}{ending}"
+            numbered = f"{name}_0000" in labels and f"{name}_0000" not in images
             findings.append(
                 Finding(
                     "missing label",
                     name,
                     file,
-                    "no such file",
+                    f"only {name}_0000{ending}" if numbered else "no such file",
                     "a label map for every training image",
-                    "Add the label map, or take the images out of imagesTr",
+                    f"Rename it to {file.name}: label maps have no channel number"
+                    if numbered
+                    else "Add the label map, or take the images out of imagesTr",
                 )
             )
-    known = {*images, *(f.case for f in findings)}
+    known = {*images, *(f.case for f in findings), *(f"{f.case}_0000" for f in findings if f.kind == "missing label")}
     findings += [
         Finding(
             "missing image",
@@ -316,7 +319,7 @@ def _other_endings(folder: Path, names: list[str], ending: str, used: set[str]) 
                 "duplicate case" if twin else "unused file",
                 case,
                 folder / name,
-                f"{name} beside {stem}{ending}" if twin else f"the ending {other}",
+                f"{name} beside {stem}{ending}" if twin else f"the ending {name[len(stem) :]}",
                 expected,
                 remedy,
                 "error" if twin else "warning",

@@ -47,7 +47,7 @@ def export_model(
     *,
     configurations: Sequence[str] | None = None,
     plans_name: str | None = None,
-    trainer: str = NNUNET_TRAINER,
+    trainer: str | None = None,
     folds: Sequence[int | str] | None = None,
     checkpoints: Sequence[str] = ("final",),
     predictions: bool = False,
@@ -61,6 +61,7 @@ def export_model(
     Args:
         configurations: None for all that are trained.
         plans_name: None for `nnUNetPlans`, or the only plans there are.
+        trainer: as in the folders' names; None for `nnUNetTrainer`, or the only one there is.
         folds: None for all that are trained.
         checkpoints: `final`, `best`, `latest`.
         predictions: pack the label maps of the validations too.
@@ -112,10 +113,13 @@ def _without_optimizer(files: dict[str, Path], scratch: Path) -> dict[str, Path]
 
 
 def _find_models(
-    root: Path, configurations: Sequence[str] | None, plans_name: str | None, trainer: str
+    root: Path, configurations: Sequence[str] | None, plans_name: str | None, trainer: str | None
 ) -> list[ModelName]:
     there = trained_models(root)
     listed = f"There are: {', '.join(map(str, there)) or 'none'}"
+    if trainer is None:
+        trainers = {model.trainer for model in there if plans_name in (None, model.plans)}
+        trainer = next(iter(trainers)) if len(trainers) == 1 else NNUNET_TRAINER
     of_trainer = [model for model in there if model.trainer == trainer]
     plans = sorted({model.plans for model in of_trainer})
     if plans_name is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from segplug.errors import DataError, SegplugError
+from segplug.kernel import Provided
 from segplug.model import ComponentRef, Geometry, Labels
 from segplug.protocols import Reader, Writer
 from segplug.testing.conformance.suite import Subject, check, expect, refusal, skip
@@ -64,9 +65,10 @@ def _refuses_damage(subject: Subject) -> None:
 @check("writers", "written with the geometry it was read with, a label map is read again as it was")
 def _round_trip(subject: Subject) -> None:
     registry = subject.kernel.registry
-    if not any(each.answers_to(subject.ref.name.rpartition(":")[2]) for each in registry.all("readers")):
-        skip(f"there is no reader {subject.ref.name!r}")
-    reader: Reader = registry.build("readers", ComponentRef(subject.ref.name))
+    name = _counterpart(subject, "readers")
+    if name is None:
+        skip(f"there is no reader {subject.ref.name!r} to read the file with")
+    reader: Reader = registry.build("readers", ComponentRef(name))
     with tempfile.TemporaryDirectory() as folder:
         path, labels = _written(subject, Path(folder))
         first = reader([path])
@@ -111,23 +113,35 @@ def _ending(subject: Subject) -> str:
     for ending in ENDINGS:
         for hook, kind in (("segplug_choose_reader", "readers"), ("segplug_choose_writer", "writers")):
             chosen = subject.kernel.choose(hook, path=Path(f"case_0000{ending}"))
-            if chosen is not None and subject.ref.name in registry.find(kind, chosen).names:
+            if chosen is not None and _is(registry.find(kind, chosen), subject.ref.name):
                 return ending
-    for each in registry.all(subject.kind):
-        if each.answers_to(subject.ref.name) and each.plugin.builtin:
-            return ENDINGS[0]
+    if any(_is(each, subject.ref.name) and each.plugin.builtin for each in registry.all(subject.kind)):
+        return ENDINGS[0]
     return f".{subject.ref.name.rpartition(':')[2]}"
+
+
+def _is(provided: Provided, name: str) -> bool:
+    return name == provided.qualified_name or provided.answers_to(name)
+
+
+def _counterpart(subject: Subject, kind: str) -> str | None:
+    """The reader of a writer's name, or the other way, its plugin's own before others'; None where there is none."""
+    there = subject.kernel.registry.all(kind)
+    for name in (subject.ref.name, subject.ref.name.rpartition(":")[2]):
+        if any(_is(each, name) for each in there):
+            return name
+    return None
 
 
 def _written(subject: Subject, folder: Path, name: str = "case", *, flipped: bool = False) -> tuple[Path, Labels]:
     """A label map in a file, by the writer of the component's name."""
-    registry = subject.kernel.registry
     if subject.kind == "writers":
         writer: Writer = subject.build()
-    elif any(each.answers_to(subject.ref.name) for each in registry.all("writers")):
-        writer = registry.build("writers", ComponentRef(subject.ref.name))
     else:
-        skip(f"there is no writer {subject.ref.name!r} to write a file with")
+        named = _counterpart(subject, "writers")
+        if named is None:
+            skip(f"there is no writer {subject.ref.name!r} to write a file with")
+        writer = subject.kernel.registry.build("writers", ComponentRef(named))
     path = folder / f"{name}{_ending(subject)}"
     problems = []
     for shape in ((3, 6, 5), (1, 6, 5)):

@@ -58,6 +58,10 @@ def _needs_statistics(subject: Subject) -> None:
         found = subject.build()(_channel(), None, None)
     except SegplugError:
         return
+    except Exception as error:
+        raise AssertionError(
+            f"{type(error).__name__}: {error}; expected a segplug.errors.DataError that says so"
+        ) from error
     expect(found.shape == (6, 9, 8), f"shape {found.shape} comes back; expected (6, 9, 8)")
 
 

@@ -101,3 +101,17 @@ def _maps(subject: Subject) -> None:
         error = outcomes[3].error
         expect(error is not None and "no square of 3" in str(error), f"3 raised ValueError; its outcome has {error!r}")
         expect([each.value for each in bound] == [10, 5], f"a functools.partial gave {[each.value for each in bound]}")
+
+
+def _reaches_workers(subject: Subject) -> None:
+    built = subject.build()
+    try:
+        pickle.dumps(built, protocol=5)
+    except Exception as error:
+        raise AssertionError(
+            f"it cannot be pickled: {error}. Give a function or class at the top level of a module, or an object of one"
+        ) from error
+
+
+for _kind in ("readers", "writers", "normalizers", "resamplers", "metrics", "postprocessors"):
+    check(_kind, "it can be sent to worker processes")(_reaches_workers)
