@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,11 @@ SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 MOST_SEGMENTS = 1024
+LONGEST_NAME = 64
+"""Characters of a segment's label (value representation LO)."""
 
 
-def write_dicom_seg(path: Path, labels: Labels) -> None:
+def write_dicom_seg(path: Path, labels: Labels, *, label_names: Mapping[int, str] | None = None) -> None:
     """See `segplug.protocols.Writer`: a binary DICOM-SEG whose segment numbers are the labels.
 
     Every plane of the image has its frame, so that the file tells the whole grid. Patient, study, frame of reference
@@ -34,6 +37,8 @@ def write_dicom_seg(path: Path, labels: Labels) -> None:
 
     Args:
         path: its ending `.zip` puts the file into a zip.
+        label_names: label -> what its segment is called, shortened to the 64 characters that DICOM allows; a label
+            without a name is called `label N`.
 
     Raises:
         DataError: labels below 0 or above 1024, which no segment can have.
@@ -47,7 +52,8 @@ def write_dicom_seg(path: Path, labels: Labels) -> None:
         )
     with warnings.catch_warnings():  # patients are called what the images call them
         warnings.filterwarnings("ignore", "The string .* is unlikely to represent the intended person name")
-        made = _segmentation(labels, np.ascontiguousarray(array, np.uint8 if top < 256 else np.uint16), max(1, top))
+        whole = np.ascontiguousarray(array, np.uint8 if top < 256 else np.uint16)
+        made = _segmentation(labels, whole, _names(top, label_names))
     if path.name.lower().endswith(".zip"):
         buffer = io.BytesIO()
         made.save_as(buffer)
@@ -57,7 +63,13 @@ def write_dicom_seg(path: Path, labels: Labels) -> None:
         made.save_as(path)
 
 
-def _segmentation(labels: Labels, array: NDArray[Any], count: int) -> Any:
+def _names(top: int, label_names: Mapping[int, str] | None) -> list[str]:
+    """Of the segments 1, 2, ..., up to the highest label in the array."""
+    known = {label: " ".join(name.split()) for label, name in (label_names or {}).items()}
+    return [(known.get(label) or f"label {label}")[:LONGEST_NAME].strip() for label in range(1, max(1, top) + 1)]
+
+
+def _segmentation(labels: Labels, array: NDArray[Any], names: Sequence[str]) -> Any:
     from highdicom import (
         AlgorithmIdentificationSequence,
         PixelMeasuresSequence,
@@ -82,13 +94,13 @@ def _segmentation(labels: Labels, array: NDArray[Any], count: int) -> Any:
     segments = [
         SegmentDescription(
             segment_number=number,
-            segment_label=f"label {number}",
+            segment_label=name,
             segmented_property_category=codes.SCT.AnatomicalStructure,
             segmented_property_type=codes.SCT.AnatomicalStructure,
             algorithm_type="AUTOMATIC",
             algorithm_identification=algorithm,
         )
-        for number in range(1, count + 1)
+        for number, name in enumerate(names, start=1)
     ]
     return Segmentation(
         source_images=sources,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from pydicom import dcmread
 from segplug_dicom.images import read_dicom
 from segplug_dicom.segmentations import write_dicom_seg
 
@@ -64,6 +65,8 @@ def test_from_series_to_dicom_seg(project: Path) -> None:
         image, labels = read_dicom([images / f"{file.stem}_0000.dcm"]), read_dicom([file])
         assert labels.array.shape == image.array.shape
         assert labels.geometry.origin == pytest.approx(image.geometry.origin, abs=1e-4)
+        called = [each.SegmentLabel for each in dcmread(file).SegmentSequence]
+        assert called == ["Anterior", "Posterior"][: len(called)]
     segplug(project, "evaluate", f"raw/{DATASET}/labelsTr", "out", "--dataset-json", f"raw/{DATASET}/dataset.json")
     assert (project / "out" / "summary.json").is_file()
 

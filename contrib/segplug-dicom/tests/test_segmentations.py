@@ -52,6 +52,18 @@ def test_others_find_patient_series_and_segments(make_series: Any, voxels: Any, 
         assert np.array_equal(masks[..., label - 1], written.array == label)
 
 
+def test_segments_are_called_what_their_labels_are(make_series: Any, voxels: Any, tmp_path: Path) -> None:
+    make_series(tmp_path / "case", voxels)
+    written = labels_of(read_dicom([tmp_path / "case"]))
+    names = {0: "background", 1: "right\tlung", 3: "kidney, " * 12, 4: "spleen"}
+    write_dicom_seg(tmp_path / "seg.dcm", written, label_names=names)
+    segments = dcmread(tmp_path / "seg.dcm").SegmentSequence
+    told = [segment.SegmentLabel for segment in segments]
+    # the second has no name, the third is cut where DICOM ends it, and the fourth is in no slice
+    assert told == ["right lung", "label 2", ("kidney, " * 12)[:64].strip()]
+    assert np.array_equal(read_dicom([tmp_path / "seg.dcm"]).array[0], written.array)
+
+
 def test_an_image_of_another_format_gets_a_place_too(tmp_path: Path) -> None:
     geometry = Geometry((2.0, 1.0, 1.0), (5.0, 6.0, 7.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
     array = np.zeros((3, 4, 5), np.uint8)
