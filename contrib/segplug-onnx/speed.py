@@ -1,6 +1,7 @@
 """Times and agreement of a model's network on torch, ONNX Runtime and OpenVINO.
 
-    python speed.py MODEL_FOLDER IMAGES [--labels LABELS] [--patches 12] [--threads 1] [--without ROW]
+    python speed.py MODEL_FOLDER IMAGES [--labels LABELS] [--patches 12] [--threads 1] [--calibration 32]
+        [--without ROW]
 
 MODEL_FOLDER's fold 0 is exported and quantised (from the first half of IMAGES) into a temporary folder. Patches of the
 second half then go through every engine in turn, one patch each and round after round, so that what else the machine
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--patches", type=int, default=12)
+    parser.add_argument("--calibration", type=int, default=32, help="Patches that int8 is made from.")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--without", action="append", default=[], help="A row to leave out (repeat).")
     given = parser.parse_args()
@@ -50,7 +52,7 @@ def main() -> None:
         model = shutil.copytree(given.model, Path(folder) / given.model.name)
         first, second = _halves(given.images, Path(folder))
         rows = [name for name in ROWS if name not in given.without]
-        times, labels = measure(model, first, second, given.patches, given.threads, rows)
+        times, labels = measure(model, first, second, given.patches, given.threads, rows, given.calibration)
         scores = {} if given.labels is None else dice(model, second, given.labels)
     wanted = labels["torch fp32"]
     lines = [
@@ -67,7 +69,13 @@ def main() -> None:
 
 
 def measure(
-    model: Path, calibration: Path, images: Path, count: int, threads: int, rows: Sequence[str] = ROWS
+    model: Path,
+    calibration: Path,
+    images: Path,
+    count: int,
+    threads: int,
+    rows: Sequence[str],
+    calibration_count: int,
 ) -> tuple[dict[str, list[tuple[float, float]]], dict[str, Any]]:
     """Seconds (CPU, wall) of each engine and patch, and the labels (n, *patch) that it gives them."""
     import torch
@@ -80,7 +88,7 @@ def measure(
 
     with segplug.open_project(None, None, None, workers=0) as project:
         trained = segplug.load_model(model, folds=[0], project=project).trained
-        export_model(project, trained, calibration=calibration)
+        export_model(project, trained, calibration=calibration, patches=calibration_count)
         patches = calibration_patches(project, trained, images, count)
     (network,) = trained.networks(torch.device("cpu"))
     files = {kind: model / "onnx" / f"fold_0{kind}" for kind in (".onnx", "_int8.onnx", "_int8.xml")}

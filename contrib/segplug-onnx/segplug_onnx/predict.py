@@ -128,7 +128,7 @@ class ExportedModel:
             for axes in combinations([axis + 2 for axis in mirror_axes], count):
                 mirrored = np.ascontiguousarray(np.flip(batch, axes))
                 found += [np.flip(s.run(["logits"], {"image": mirrored})[0], axes)[0] for s in self.sessions]
-        mean = np.mean(found, axis=0, dtype=np.float64)
+        mean: Array = np.stack(found).mean(axis=0, dtype=np.float64)
         return mean[:, None] if flat else mean
 
 
@@ -237,7 +237,8 @@ def to_labels(logits: Array, labels: Any) -> Array:
     """Logits (classes, z, y, x) to labels: the largest wins; regions above 0 (a chance of 0.5) are painted in order."""
     values = np.array(labels["of_channels"], np.int32)
     if not labels["regions"]:
-        return values[logits.argmax(0)]
+        largest: Array = values[logits.argmax(0)]
+        return largest
     result = np.zeros(logits.shape[1:], np.int32)
     for channel, value in zip(logits, values, strict=True):
         result[channel > 0] = value

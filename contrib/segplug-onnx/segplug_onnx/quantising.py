@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 
 from segplug_onnx.exporting import INPUT
 from segplug_onnx.files import replacing
+
+_SILENT = "NNCF_CI"
+"""Environment variable that keeps NNCF from sending usage data."""
 
 
 class _Patches:
@@ -58,15 +62,29 @@ def quantise_openvino(source: Path, target: Path, patches: NDArray[np.float32]) 
     Args:
         source, target, patches: as for `quantise_onnx`; beside `target` its `.bin` is written.
     """
-    import nncf
     import openvino
 
+    nncf = import_nncf()
     with _quiet("nncf"):
         network = openvino.Core().read_model(source)
         dataset = nncf.Dataset([patch[None] for patch in patches])
         quantised: Any = nncf.quantize(network, dataset, subset_size=len(patches))
     with replacing(target) as xml, replacing(target.with_suffix(".bin")) as data:
         openvino.serialize(quantised, xml, data)
+
+
+def import_nncf() -> Any:
+    """The module, which sends nothing: it tells its makers of each use unless this is set while it is imported."""
+    before = os.environ.get(_SILENT)
+    os.environ[_SILENT] = "1"
+    try:
+        import nncf
+    finally:
+        if before is None:
+            del os.environ[_SILENT]
+        else:
+            os.environ[_SILENT] = before
+    return nncf
 
 
 @contextmanager

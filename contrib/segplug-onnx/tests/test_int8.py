@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +81,18 @@ def test_quantised_networks_of_2d(project: Project, tmp_path: Path) -> None:
     loaded = segplug.load_model(model, settings=settings, predictor="openvino", project=project)
     with pytest.raises(DataError, match=r"fold_0_int8\.bin: not the file that was exported"):
         loaded.predict(image, (1.0, 1.0, 1.0))
+
+
+def test_nncf_sends_no_usage_data() -> None:
+    """It does where it is imported as it is; in a process of its own, as it also keeps still under pytest."""
+    code = (
+        "import os; from segplug_onnx.quantising import import_nncf; import_nncf(); "
+        "from nncf.telemetry import wrapper; "
+        "print(isinstance(wrapper.telemetry, wrapper.NNCFTelemetry), 'NNCF_CI' in os.environ)"
+    )
+    clean = {name: value for name, value in os.environ.items() if name not in ("NNCF_CI", "NNCF_DEV")}
+    done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
 
 
 def test_dice_of_a_trained_model_hardly_falls(project: Project, tmp_path: Path) -> None:
