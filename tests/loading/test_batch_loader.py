@@ -312,3 +312,21 @@ def own_workers() -> list[psutil.Process]:
         for child in children
         if child.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(child.cmdline())
     ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_for_a_device(make_store: Make, workers: int) -> None:
+    """On their way to a device they are made ahead, and augmented there; order and cases stay."""
+    store = make_store()
+    here = all_of(store)
+    before = threading.active_count()
+    with batches(store, workers=workers, device="meta", apply_augmentation=False, kind=NoAugmentation) as opened:
+        there = list(opened)
+    assert [batch.cases for batch in there] == [batch.cases for batch in here]
+    assert {batch.data.device.type for batch in there} == {"meta"}
+    assert {(batch.data.shape, batch.target.shape) for batch in there} == {
+        (batch.data.shape, batch.target.shape) for batch in here
+    }
+    with batches(store, workers=workers, device="meta", apply_augmentation=False, kind=NoAugmentation) as opened:
+        next(opened)  # given up in the middle, nothing stays
+    assert threading.active_count() == before

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from segplug.runtime.overlap import ahead
+from segplug.runtime.overlap import ahead, made_ahead
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
@@ -52,3 +53,38 @@ def test_giving_up_ends_the_threads() -> None:
 
 def test_nothing_to_do() -> None:
     assert list(ahead(str, [], 2)) == []
+
+
+def test_made_ahead_of_what_is_asked_for() -> None:
+    taken: list[int] = []
+    ended = threading.Event()
+
+    def items() -> Iterator[int]:
+        for n in range(4):
+            taken.append(n)
+            yield n
+        ended.set()
+
+    made = made_ahead(str, items())
+    assert next(made) == "0"
+    deadline = time.monotonic() + 10
+    while len(taken) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert taken == [0, 1]  # the next one, and no more
+    assert list(made) == ["1", "2", "3"]
+    assert ended.is_set()
+
+
+def test_made_ahead_tells_errors_where_they_belong() -> None:
+    made = made_ahead(lambda n: 1 // n, iter([1, 0, 1]))
+    assert next(made) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(made)
+
+
+def test_made_ahead_ends_when_it_is_closed() -> None:
+    before = threading.active_count()
+    made = made_ahead(str, iter(range(100)))
+    assert next(made) == "0"
+    made.close()
+    assert threading.active_count() == before

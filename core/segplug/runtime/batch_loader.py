@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -19,8 +20,11 @@ from batchgenerators.dataloading.data_loader import DataLoader
 
 from segplug.errors import DataError, PluginError, SegplugError, UsageError
 from segplug.protocols import Augmentation, Batch, BatchRequest, Parameters, Store
+from segplug.runtime.batch_transfer import as_batch, as_item, as_tensors
+from segplug.runtime.device import sent
 from segplug.runtime.loader_workers import run_loader
 from segplug.runtime.opened_cases import OpenedCases
+from segplug.runtime.overlap import made_ahead
 from segplug.runtime.patch_sampling import LabelKey, PatchRules, place_patch, wants_foreground
 from segplug.runtime.randomness import generator
 from segplug.runtime.stage_predictions import StagePredictions
@@ -111,22 +115,30 @@ def open_batches(
         previous,
         range(request.batch_size) if samples is None else samples,
     )
-    with run_loader(loader, workers, loader.batch_bytes()) as items:
-        yield _batches(items, phases, device, previous_labels)
+    with (
+        run_loader(loader, workers, loader.batch_bytes()) as items,
+        closing(_batches(items, phases, device, previous_labels)) as batches,
+    ):
+        yield batches
 
 
 def _batches(
     items: Iterator[dict[str, Any]], phases: Sequence[Phase], device: torch.device | str, labels: Sequence[int]
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     import torch
 
+    device = torch.device(device)
     augmentations = {phase.name: phase.augmentation for phase in phases}
-    for item in items:
-        batch = _as_batch(item, torch.device(device))
-        if item["parameters"] is not None:
-            with one_torch_thread(), torch.no_grad():
-                batch = augmentations[item["phase"]](batch, item["parameters"])
-        yield _with_previous(batch, labels) if labels else batch
+    prepare = partial(as_tensors, device=device)
+    # beside another device this process has time for the next batch
+    ready = (prepare(item) for item in items) if device.type == "cpu" else made_ahead(prepare, items)
+    with closing(ready):
+        for item in ready:
+            batch = as_batch(item, device)
+            if item["parameters"] is not None:
+                with one_torch_thread(), torch.no_grad():
+                    batch = augmentations[item["phase"]](batch, item["parameters"])
+            yield _with_previous(batch, labels) if labels else batch
 
 
 def _with_previous(batch: Batch, labels: Sequence[int]) -> Batch:
@@ -135,33 +147,9 @@ def _with_previous(batch: Batch, labels: Sequence[int]) -> Batch:
 
     if batch.previous is None:
         raise PluginError("the augmentation left out `previous`, which the network of a cascade needs")
-    chosen = torch.tensor(labels, device=batch.data.device, dtype=batch.previous.dtype)
+    chosen = sent(torch.tensor(labels, dtype=batch.previous.dtype), batch.data.device)
     one_hot = batch.previous == chosen.view(1, -1, *[1] * (batch.data.ndim - 2))
     return replace(batch, data=torch.cat((batch.data, one_hot.to(batch.data.dtype)), 1), previous=None)
-
-
-def _as_batch(item: Mapping[str, Any], device: torch.device) -> Batch:
-    """The batch of a loader's item, on a device."""
-    import torch
-
-    def tensor(value: Any) -> Any:
-        if not isinstance(value, np.ndarray):
-            return value
-        here = torch.from_numpy(value)
-        return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
-
-    extra = {key: tensor(value) for key, value in item["extra"].items()}
-    return Batch(tensor(item["data"]), tensor(item["target"]), item["cases"], tensor(item["previous"]), extra)
-
-
-def _as_item(batch: Batch) -> dict[str, Any]:
-    """What stands for a batch between processes: arrays for tensors, for torch would send them in ways of its own."""
-
-    def array(value: Any) -> Any:
-        return value.numpy() if hasattr(value, "numpy") else value
-
-    parts = {"data": array(batch.data), "target": array(batch.target), "previous": array(batch.previous)}
-    return {**parts, "cases": batch.cases, "extra": {key: array(value) for key, value in batch.extra.items()}}
 
 
 class PatchLoader(DataLoader):  # type: ignore[misc]
@@ -284,10 +272,10 @@ class PatchLoader(DataLoader):  # type: ignore[misc]
         import torch
 
         if not self._apply:
-            return {**_as_item(batch), "phase": phase.name, "parameters": parameters}
+            return {**as_item(batch), "phase": phase.name, "parameters": parameters}
         with one_torch_thread(), torch.no_grad():
             batch = phase.augmentation(batch, parameters)
-        return {**_as_item(batch), "phase": phase.name, "parameters": None}
+        return {**as_item(batch), "phase": phase.name, "parameters": None}
 
 
 def _three(size: Sequence[int]) -> tuple[int, ...]:

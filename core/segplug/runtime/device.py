@@ -11,6 +11,7 @@ from segplug.runtime.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -109,6 +110,17 @@ def cpu_has_bf16() -> bool:
         return True
     asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch < 2.13
     return bool(asked is not None and asked())
+
+
+def sent(values: Tensor, device: torch.device | str) -> Tensor:
+    """Values on a device, without waiting for what it is doing: within an epoch nothing else is sent.
+
+    What is in pinned memory has to stay there until the device has it. Everything else is copied before this returns.
+    """
+    import torch
+
+    # a copy to MPS reads its source later, whatever memory that is in
+    return values.to(device, non_blocking=torch.device(device).type != "mps")
 
 
 def cpu_cores() -> int:

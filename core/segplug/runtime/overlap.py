@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
+
+_END: Any = object()
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,3 +48,20 @@ def done(function: Callable[[T], R], item: T) -> Future[R]:
     except Exception as error:
         future.set_exception(error)
     return future
+
+
+def made_ahead(make: Callable[[T], R], items: Iterator[T]) -> Generator[R, None, None]:
+    """Yield what is made of each item, in order; a thread takes the next item and works on it meanwhile.
+
+    To be closed when it is given up, which waits for what the thread is at; the items may be ended only then.
+    """
+
+    def following() -> Any:
+        item = next(items, _END)
+        return _END if item is _END else make(item)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="made-ahead") as pool:
+        future = pool.submit(following)
+        while (made := future.result()) is not _END:
+            future = pool.submit(following)
+            yield made

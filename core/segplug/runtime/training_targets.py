@@ -63,9 +63,24 @@ def count_overlap(logits: Tensor, target: Tensor, labels: LabelSet) -> Tensor:
         tp = (predicted & true).sum(axes)
         return torch.stack([tp, predicted.sum(axes) - tp, true.sum(axes) - tp])
     classes = logits.shape[1]
-    pairs = target[:, 0].long() * classes + logits.argmax(1)
+    predicted, true = logits.argmax(1), target[:, 0]
+    if logits.device.type != "cpu":
+        return _count_each(predicted, true, None if valid is None else valid[:, 0], classes)
+    pairs = true.long() * classes + predicted
     if valid is not None:
         pairs = pairs[valid[:, 0]]
     table = torch.bincount(pairs.flatten(), minlength=classes * classes).view(classes, classes)
     tp = table.diagonal()
     return torch.stack([tp, table.sum(0) - tp, table.sum(1) - tp])[:, 1:]
+
+
+def _count_each(predicted: Tensor, true: Tensor, valid: Tensor | None, classes: int) -> Tensor:
+    """The same, class by class, without waiting for the device: a table of pairs has to know its size."""
+    counts = []
+    for label in range(1, classes):
+        here, there = predicted == label, true == label
+        if valid is not None:
+            here, there = here & valid, there & valid
+        tp = (here & there).sum()
+        counts.append(torch.stack([tp, here.sum() - tp, there.sum() - tp]))
+    return torch.stack(counts, 1)

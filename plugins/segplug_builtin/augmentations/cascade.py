@@ -81,7 +81,8 @@ def spoil(previous: Tensor, parameters: Sequence[Parameters], effects: CascadeEf
 
 def _operate(labels: Tensor, label: int, operator: str, diameter: int) -> None:
     """What a label gains it takes from the others; what it loses becomes background."""
-    box = _box_around(labels == label, margin=diameter + 2)
+    # a box saves a CPU work; a GPU would have to be waited for
+    box = _box_around(labels == label, margin=diameter + 2) if labels.device.type == "cpu" else (slice(None),)
     if box is None:
         return
     part = labels[box]
@@ -90,8 +91,7 @@ def _operate(labels: Tensor, label: int, operator: str, diameter: int) -> None:
     after = before
     for step in steps:
         after = step(after, diameter)
-    part[before & ~after] = 0
-    part[after & ~before] = label
+    part.masked_fill_(before & ~after, 0).masked_fill_(after & ~before, label)
 
 
 def _box_around(mask: Tensor, margin: int) -> tuple[slice, ...] | None:
@@ -115,7 +115,7 @@ def dilate(mask: Tensor, diameter: int) -> Tensor:
     """
     odd = diameter % 2
     distance = torch.full(mask.shape, _FAR, dtype=torch.int16, device=mask.device)
-    distance[mask] = 0
+    distance.masked_fill_(mask, 0)
     for axis, size in enumerate(mask.shape):
         nearest = torch.full_like(distance, _FAR)
         for offset in range(-(diameter // 2), (diameter + 1) // 2 + 1):

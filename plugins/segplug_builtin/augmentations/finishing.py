@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from segplug.protocols import Batch
+from segplug.runtime.device import sent
 
 OUTSIDE = -1
 """Label outside of the image, of the region that was read, or of the nonzero mask."""
@@ -22,7 +23,7 @@ def label_maps(batch: Batch) -> Tensor:
 def mask_outside(data: Tensor, maps: Tensor, use_mask_for_norm: Sequence[bool]) -> None:
     """Set channels that were normalised inside the nonzero mask to 0 outside of it, in place."""
     if any(use_mask_for_norm):
-        masked = torch.tensor(use_mask_for_norm, device=data.device).view(1, -1, *[1] * (data.ndim - 2))
+        masked = sent(torch.tensor(use_mask_for_norm), data.device).view(1, -1, *[1] * (data.ndim - 2))
         data.masked_fill_(masked & (maps[:, :1] < 0), 0)
 
 

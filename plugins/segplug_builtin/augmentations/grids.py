@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from segplug.runtime.device import sent
 from segplug_builtin.augmentations.finishing import OUTSIDE
 from segplug_builtin.augmentations.voting import winner
 
@@ -31,7 +32,7 @@ def turn_batch(
         Both, with k last axes of `size`.
     """
     grid = places(matrices, size, centre, images.device)
-    region = torch.tensor(images.shape[-len(size) :], dtype=grid.dtype).to(grid.device)
+    region = sent(torch.tensor(images.shape[-len(size) :], dtype=grid.dtype), grid.device)
     normalised = ((2 * grid + 1) / region - 1).flip(-1)
     turned = F.grid_sample(images, normalised, mode="bilinear", padding_mode="zeros", align_corners=False)
     return turned, vote(labels, grid)
@@ -39,8 +40,8 @@ def turn_batch(
 
 def places(matrices: NDArray[np.float64], size: Sequence[int], centre: Sequence[float], device: torch.device) -> Tensor:
     """Where each voxel of the patches comes from, in voxel indices: float32 (samples, *size, k)."""
-    grid = torch.tensor(centre, dtype=torch.float32).to(device)
-    steps = torch.from_numpy(np.asarray(matrices, np.float32)).to(device)
+    grid = sent(torch.tensor(centre, dtype=torch.float32), device)
+    steps = sent(torch.from_numpy(np.asarray(matrices, np.float32)), device)
     for axis, extent in enumerate(size):
         line = torch.arange(extent, device=device) - (extent - 1) / 2
         shape = [1] * len(size)

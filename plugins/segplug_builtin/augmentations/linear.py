@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segplug.runtime.device import sent
+
 _MATRIX_SIZE = 384
 """Longest last axis for which multiplying by a matrix is quicker than fetching voxels (measured on AVX-512)."""
 
@@ -32,7 +34,7 @@ class Taps:
 
     def to(self, device: torch.device) -> Taps:
         """The same on a device."""
-        return Taps(*(part.to(device) for part in (self.low, self.high, self.low_weight, self.high_weight)))
+        return Taps(*(sent(part, device) for part in (self.low, self.high, self.low_weight, self.high_weight)))
 
 
 def taps_at(places: Tensor, size: Tensor | int, *, outside: bool) -> Taps:

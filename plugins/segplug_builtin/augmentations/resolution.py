@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segplug.runtime.device import sent
 from segplug_builtin.augmentations.linear import interpolate, pick, taps_at
 
 
@@ -15,7 +16,7 @@ def blur(rows: Tensor, sigmas: NDArray[np.float64]) -> Tensor:
     for axis in range(rows.ndim - 1):
         taps = gaussian_taps(sigmas[:, axis])
         half, size = taps.shape[1] // 2, rows.shape[axis + 1]
-        weights = torch.from_numpy(taps).to(rows.device)
+        weights = sent(torch.from_numpy(taps), rows.device)
         shape = (len(rows), *[1] * (rows.ndim - 1))
         extended = _reflected(rows, axis + 1, half)
         rows = extended.narrow(axis + 1, 0, size) * weights[:, 0].view(shape)
@@ -53,7 +54,7 @@ def lower_resolution(rows: Tensor, zooms: NDArray[np.float64], fixed_axes: int =
     axes = range(fixed_axes, len(shape))
     small = {axis: _reduced_sizes(shape[axis], zooms) for axis in axes}
     for axis in axes:
-        rows = pick(rows, axis, _nearest(small[axis], shape[axis]).to(rows.device))
+        rows = pick(rows, axis, sent(_nearest(small[axis], shape[axis]), rows.device))
     for axis in reversed(axes):
         size, reduced = shape[axis], small[axis]
         places = (torch.arange(size, dtype=torch.float64) + 0.5) * (reduced / size) - 0.5

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segplug.protocols import Parameters
+from segplug.runtime.device import sent
 
 Change = Callable[[Tensor, NDArray[np.float64]], Tensor | None]
 """Of rows (rows, *spatial) by a value per row: the changed rows, or None if they were changed in place."""
@@ -29,7 +30,7 @@ def change_rows(data: Tensor, parameters: Sequence[Parameters], name: str, neutr
         return
     flat = data.flatten(0, 1)
     adjoining = rows[-1] - rows[0] == len(rows) - 1
-    chosen: Any = slice(rows[0], rows[-1] + 1) if adjoining else torch.tensor(rows, device=data.device)
+    chosen: Any = slice(rows[0], rows[-1] + 1) if adjoining else sent(torch.tensor(rows), data.device)
     part = flat[chosen]
     changed = change(part, np.asarray(values))
     if changed is not None or not adjoining:
@@ -38,7 +39,7 @@ def change_rows(data: Tensor, parameters: Sequence[Parameters], name: str, neutr
 
 def by_tensor(change: Callable[[Tensor, Tensor], None]) -> Change:
     """For changes that take their values as a tensor on the rows' device."""
-    return lambda rows, values: change(rows, torch.from_numpy(values.astype(np.float32)).to(rows.device))
+    return lambda rows, values: change(rows, sent(torch.from_numpy(values.astype(np.float32)), rows.device))
 
 
 def mirror(data: Tensor, maps: Tensor, parameters: Sequence[Parameters]) -> None:

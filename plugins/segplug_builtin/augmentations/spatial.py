@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segplug.protocols import Parameters
+from segplug.runtime.device import sent
 from segplug_builtin.augmentations.blocks import Turned, turn
 from segplug_builtin.augmentations.finishing import OUTSIDE
 from segplug_builtin.augmentations.geometry import Geometry
@@ -88,7 +89,7 @@ def move(
         if not voting:
             labels_out[sample] = turn_nearest(labels[sample], matrix, size, centre, OUTSIDE)
     if data.device.type != "cpu" and (linear or voting):
-        index = torch.tensor(moved, device=data.device)
+        index = sent(torch.tensor(moved), data.device)
         matrices = np.stack([parameters[sample]["affine"] for sample in moved])
         turned_images, voted = turn_batch(images[index], labels[index], matrices, size, centre)
         if linear:
