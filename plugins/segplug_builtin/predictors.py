@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segplug.model import Image, Prediction
 from segplug.protocols import Model, Pipeline, PredictionSettings
+from segplug.runtime.compute_settings import prediction_compute
 from segplug.runtime.device import resolve_device, resolve_precision
 from segplug.runtime.kept_memory import keeping_freed_memory
 
@@ -36,7 +37,7 @@ class TorchPredictor:
     def predict(self, image: Image, previous: Any = None) -> Prediction:
         """Predict one raw image, see `segplug.protocols.Predictor`."""
         forward = [partial(self._forward, network) for network in self._networks]
-        with keeping_freed_memory():
+        with keeping_freed_memory(), prediction_compute(self.device):
             return self._pipeline.run(image, forward, self.device, previous)
 
     def _forward(self, network: nn.Module, x: Tensor) -> Tensor:

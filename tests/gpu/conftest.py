@@ -38,6 +38,11 @@ class ForbidWaiting(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled():  # there, operations come that are made of others
+            with self:
+                made_of_others = func.decompose(*args, **kwargs)
+            if made_of_others is not NotImplemented:
+                return made_of_others
         name = func._schema.name.removeprefix("aten::")
         on_device = [t for t in args if isinstance(t, torch.Tensor) and t.device.type == self.device]
         if name in NEEDS_VALUES and on_device:

@@ -20,7 +20,7 @@ def training_compute(device: torch.device, processes: Processes = ALONE) -> Iter
     On a CPU the network always computes with all cores (several processes: with a share of them), whatever else runs:
     another number of threads sums in another order, and a resumed training would not be the uninterrupted one.
     Operations with a deterministic variant use it.
-    On a GPU cuDNN picks the fastest kernels for the one shape that training has.
+    On a GPU cuDNN picks the fastest kernels for the one shape that training has; see `reproducible_kernels`.
     """
     import torch
 
@@ -43,3 +43,37 @@ def training_compute(device: torch.device, processes: Processes = ALONE) -> Iter
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
             debugging.fill_uninitialized_memory = fill
             torch.backends.cudnn.benchmark = benchmark
+
+
+@contextmanager
+def prediction_compute(device: torch.device) -> Iterator[None]:
+    """Within, cuDNN picks a GPU's fastest kernels for the shapes of tiles, which are few."""
+    import torch
+
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def reproducible_kernels(device: torch.device, *, wanted: bool) -> Iterator[None]:
+    """Within, a GPU uses kernels that compute the same bits each time, if that is wanted; a CPU does in any case."""
+    import torch
+
+    if not wanted or device.type == "cpu":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn.benchmark, cudnn.deterministic = False, True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

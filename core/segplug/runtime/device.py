@@ -112,6 +112,13 @@ def cpu_has_bf16() -> bool:
     return bool(asked is not None and asked())
 
 
+def free_memory(device: torch.device) -> float:
+    """Bytes that a GPU has left; of another device nothing is known, and it is taken to have enough."""
+    import torch
+
+    return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else float("inf")
+
+
 def sent(values: Tensor, device: torch.device | str) -> Tensor:
     """Values on a device, without waiting for what it is doing: within an epoch nothing else is sent.
 

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segplug.runtime.device import sent
+
 VALUES_AT_ONCE = 1 << 22
 """Logits worked on together at the original resolution: 16 MB, that a CPU's caches hold from one step to the next."""
 
@@ -41,7 +43,7 @@ class _Axis:
         """Resample the last axis."""
         if x.device not in self._blocks:
             self._blocks[x.device] = [self.block(i, min(i + _BLOCK, self.n_new)) for i in range(0, self.n_new, _BLOCK)]
-            self._blocks[x.device] = [(new, old, block.to(x.device)) for new, old, block in self._blocks[x.device]]
+            self._blocks[x.device] = [(new, old, sent(block, x.device)) for new, old, block in self._blocks[x.device]]
         result = torch.empty((*x.shape[:-1], self.n_new), dtype=x.dtype, device=x.device)
         for new, old, block in self._blocks[x.device]:
             result[..., new] = torch.matmul(x[..., old], block.T)
@@ -87,7 +89,7 @@ class SlabResampling:
         result = torch.empty((*x.shape[:2], rows.stop - rows.start, part.shape[3]), dtype=x.dtype, device=x.device)
         for start in range(rows.start, rows.stop, _BLOCK):
             new, old, block = self._second.block(start, min(start + _BLOCK, rows.stop))
-            made = torch.matmul(block.to(x.device), part[:, :, old.start - low : old.stop - low])
+            made = torch.matmul(sent(block, x.device), part[:, :, old.start - low : old.stop - low])
             result[:, :, new.start - rows.start : new.stop - rows.start] = made
         return result
 
@@ -104,7 +106,7 @@ class SlabResampling:
             start = self._done
             ready = int(np.searchsorted(self._along.stop[start : start + at_once], self._arrived, side="right"))
             new, old, block = self._along.block(start, start + ready)
-            made = torch.matmul(block.to(piece.device), flat[:, old.start - origin : old.stop - origin])
+            made = torch.matmul(sent(block, piece.device), flat[:, old.start - origin : old.stop - origin])
             self._done += ready
             yield new, made.reshape(*made.shape[:2], *window.shape[2:])
         if self._done < self._along.n_new:

@@ -7,9 +7,11 @@ one patch along that axis and not the image.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from math import prod
 
 import numpy as np
 import torch
@@ -17,9 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segplug.errors import DataError, PluginError
+from segplug.runtime.device import free_memory, sent
 
 SIGMA = 1 / 8
 """Of the Gaussian importance, as a share of the patch (nnU-Net's rule)."""
+
+IMAGE_SHARE, SUMS_SHARE = 1 / 4, 1 / 2
+"""Of a GPU's free memory, that an image and the sums of its tiles may take there; the rest is the network's."""
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -133,7 +139,15 @@ class Sums:
 
 
 def sums_in_memory(shape: Sequence[int], device: torch.device) -> Sums:
-    """On the device, finished rows all together."""
+    """On the device, or beside it if its memory is too small; finished rows all together."""
+    needed, free = 4 * prod(shape), free_memory(device)
+    if needed > SUMS_SHARE * free:
+        warnings.warn(
+            f"the sums of overlapping tiles take {needed / 1e9:.1f} GB, and {device} has {free / 1e9:.1f} GB left: "
+            "they are kept in the computer's memory, and resampled there, which takes longer",
+            stacklevel=2,
+        )
+        device = torch.device("cpu")
     return Sums(torch.zeros(tuple(shape), device=device), shape[1], shape[0], lambda: None)
 
 
@@ -181,15 +195,17 @@ def slide(
     """
     sizes, patch, order = window.padded_shape, window.patch, window.order
     starts = [window.starts(a) for a in order]
-    weights = [
-        [torch.from_numpy(w).to(device) for w in tile_weights(sizes[a], patch[a], s)]
-        for a, s in zip(order, starts, strict=True)
-    ]
+    if data.nbytes <= IMAGE_SHARE * free_memory(device):
+        data = sent(data, device)
     data = data.permute(0, *(a + 1 for a in order))
     rolling, thickness = starts[0], patch[window.axis]
     groups, _ = _groups(window)
     kept = sums_in(sums_shape(window, classes), device)
     sums = kept.values
+    weights = [
+        [sent(torch.from_numpy(w), sums.device) for w in tile_weights(sizes[a], patch[a], s)]
+        for a, s in zip(order, starts, strict=True)
+    ]
     network = _Averaged(forward, mirror_axes, classes, window, batch_size)
     for group, following in zip(groups, [*groups[1:], None], strict=True):
         base = rolling[group[0]]
@@ -197,7 +213,7 @@ def slide(
         for first in range(0, len(tiles), network.tiles):
             batch = tiles[first : first + network.tiles]
             corners = [(rolling[k], starts[1][i], starts[2][j]) for i, j, k in batch]
-            inputs = torch.stack([_tile(data, corner, window) for corner in corners]).to(device)
+            inputs = _there(torch.stack([_tile(data, corner, window) for corner in corners]), device)
             settle()
             logits = network(inputs)
             for (i, j, k), corner, tile in zip(batch, corners, logits, strict=True):
@@ -285,6 +301,11 @@ def _tile(data: Tensor, corner: Sequence[int], window: Window) -> Tensor:
     if inside == patch:
         return tile
     return torch.nn.functional.pad(tile, [n for pair in reversed(padding) for n in pair])
+
+
+def _there(tiles: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for the tiles before."""
+    return sent(tiles.pin_memory() if device.type == "cuda" and not tiles.is_cuda else tiles, device)
 
 
 def _box(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
