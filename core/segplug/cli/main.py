@@ -153,6 +153,8 @@ def main(arguments: list[str] | None = None) -> None:
     # threads that spin while they wait keep other processes from the cores: two trainings on the same cores then take
     # ten times as long. Read once, when torch loads OpenMP
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # matrix products on a GPU with the same bits each time, where that is asked for
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         app(args=arguments, prog_name="segplug")
     except BrokenPipeError:  # `segplug ... | head`

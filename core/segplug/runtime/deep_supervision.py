@@ -58,6 +58,11 @@ class SupervisedLoss:
         self._processes = processes
         self._takes_mask = _takes_mask(loss)
 
+    @property
+    def module(self) -> Any:
+        """The component itself, which a trainer may compile."""
+        return self._loss
+
     def weights(self, resolutions: int) -> list[float]:
         """Weight of each output of a network, from the full resolution down."""
         return scale_weights(resolutions) if self._deep_supervision else [1.0] + [0.0] * (resolutions - 1)

@@ -15,8 +15,10 @@ from torch import Tensor
 from segplug.errors import SegplugError
 from segplug.model import EpochReport
 from segplug.protocols import Batch, BatchRequest, TrainingTask
+from segplug.runtime.compute_settings import reproducible_kernels
 from segplug.runtime.randomness import torch_seed
 from segplug.runtime.training_targets import count_overlap
+from segplug_builtin.trainers.compiling import Compiler
 from segplug_builtin.trainers.layers import LR_FACTOR, freeze, parameter_groups, set_training
 from segplug_builtin.trainers.weight_average import WeightAverage
 
@@ -53,6 +55,16 @@ class TrainingLoop:
         self._scaler = torch.amp.GradScaler(task.device.type) if task.precision == "fp16" else None
         decay = settings.weight_averaging
         self._average = None if decay is None else WeightAverage(task.network, decay)
+        self._compiler = Compiler(
+            task.network,
+            getattr(self._loss, "module", None),
+            task.device,
+            compile=settings.compile,
+            graphs=settings.cuda_graphs,
+            steps=settings.epochs * settings.iterations_per_epoch,
+            accumulate=settings.accumulate,
+            log=task.log,
+        )
         self._best: float | None = None
         self._emas: list[float] = []
 
@@ -72,7 +84,7 @@ class TrainingLoop:
         )
         done = first
         if first < settings.epochs and not self._stalled():
-            with task.batches(request) as batches:
+            with task.batches(request) as batches, reproducible_kernels(task.device, wanted=settings.deterministic):
                 while done < settings.epochs and not self._stalled():
                     report = self._epoch(done, batches)
                     done += 1
@@ -130,12 +142,13 @@ class TrainingLoop:
     def _train_step(self, batches: Iterable[Batch]) -> Tensor:
         """One step of the optimiser with the mean gradient of some batches; returns their mean loss."""
         self._optimizer.zero_grad(set_to_none=True)
+        self._compiler.begin_step()
         losses = []
         for number, batch in enumerate(batches, start=1):
+            if self._compiler.wanted:
+                self._try_compiled(batch)
             with self._summing_up(number < self._settings.accumulate):
-                with self._autocast():
-                    output = self._task.network(batch.data)
-                loss = self._loss(output, batch.target) / self._settings.accumulate
+                loss = self._loss(self._output(batch), batch.target) / self._settings.accumulate
                 scaled = loss if self._scaler is None else self._scaler.scale(loss)
                 scaled.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
@@ -154,10 +167,29 @@ class TrainingLoop:
     @torch.no_grad()
     def _validation_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss, and true positives, false positives and false negatives per class (3, classes)."""
-        with self._autocast():
-            output = self._task.network(batch.data)
+        self._compiler.begin_step()
+        output = self._output(batch)
         full = output if isinstance(output, Tensor) else output[0]
         return self._loss(output, batch.target), count_overlap(full, batch.target, self._task.dataset.labels)
+
+    def _output(self, batch: Batch) -> Any:
+        with self._autocast():
+            return self._task.network(batch.data)
+
+    def _try_compiled(self, batch: Batch) -> None:
+        """Compile what is to be, and see that it does what it should, on a batch that is trained with afterwards."""
+
+        def train() -> Tensor:
+            loss = self._loss(self._output(batch), batch.target)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
+        def validate() -> Tensor:
+            with torch.no_grad():
+                return self._loss(self._output(batch), batch.target)
+
+        validated = self._settings.val_iterations_per_epoch > 0
+        self._compiler.try_out(batch.data[:, 0].numel(), train, validate if validated else None)
 
     def _summing_up(self, more_to_come: bool) -> AbstractContextManager[Any]:
         """Gradients of several processes are put together once a step, not for every batch of it."""
@@ -252,7 +284,7 @@ class TrainingLoop:
 
 def pseudo_dice(overlap: Tensor) -> tuple[float, ...]:
     """Dice per class from counts (3, classes); NaN for a class that is neither there nor predicted."""
-    tp, fp, fn = overlap.double().cpu()
+    tp, fp, fn = overlap.cpu().double()
     return tuple((2 * tp / (2 * tp + fp + fn)).tolist())
 
 

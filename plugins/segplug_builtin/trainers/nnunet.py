@@ -59,6 +59,10 @@ class NNUNetTrainer:
         norm: `batch` or `instance` in place of the plan's normalisation layers.
         weight_averaging: weight of the past, such as 0.999, in a moving average of the weights, which is what is
             validated and saved; None does not average.
+        compile: have torch compile network and loss; `auto` does for long trainings in one process on a GPU.
+        cuda_graphs: of what is compiled, replay CUDA graphs; `auto` does for small batches. See `compiling.Compiler`.
+        deterministic: on a GPU, kernels that compute the same bits each time rather than the fastest ones. On a CPU
+            they always do.
         patience: end the training after so many epochs without a better moving average of the pseudo-Dice.
     """
 
@@ -80,6 +84,9 @@ class NNUNetTrainer:
     norm: Literal["batch", "instance"] | None = None
     weight_averaging: float | None = None
     patience: int | None = None
+    compile: bool | Literal["auto"] = "auto"
+    cuda_graphs: bool | Literal["auto"] = "auto"
+    deterministic: bool = False
     loss: ComponentRef = field(default=ComponentRef("dice_ce"))
     optimizer: ComponentRef = field(default=ComponentRef("sgd"))
     schedule: ComponentRef = field(default=ComponentRef("poly"))
