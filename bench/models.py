@@ -29,13 +29,16 @@ def plan_of(file: Path, features: int | None = None) -> Plan:
     return decode_plan(raw, file)
 
 
-def small_plan(patch_size: Sequence[int] = (16, 24, 16), features: int = 8, stages: int = 2) -> Plan:
+def small_plan(
+    patch_size: Sequence[int] = (16, 24, 16), features: int = 8, stages: int = 2, most_features: int | None = None
+) -> Plan:
     """A plan for z-scored images of spacing 1 with one channel, whose network takes little time.
 
     Args:
-        features: of the first stage; each further one has twice as many.
+        features: of the first stage; each further one has twice as many, up to `most_features`.
     """
-    raw = _raw_plan(patch_size, [features * 2**stage for stage in range(stages)])
+    doubled = [features * 2**stage for stage in range(stages)]
+    raw = _raw_plan(patch_size, [min(n, most_features or n) for n in doubled])
     return decode_plan(raw, Path("plans.json"))
 
 

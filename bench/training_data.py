@@ -62,10 +62,17 @@ def hippocampus(folder: Path, peer: str | None, cases: int = 20, features: int |
     return _preprocess(TrainingData(folder, HIPPOCAMPUS), plan, peer)
 
 
-def cubes(folder: Path, peer: str | None, size: int = 192, patch: int = 128, features: int = 32) -> TrainingData:
+def cubes(
+    folder: Path,
+    peer: str | None,
+    size: int = 192,
+    patch: int = 128,
+    features: int = 32,
+    most_features: int | None = None,
+) -> TrainingData:
     """Phantoms of about `size` voxels an axis, by a plan with cubic patches and a small network."""
     write_phantom_dataset(folder / "raw" / CUBES, Phantom(shape=(size,) * 3, spacing=(1.0, 1.0, 1.0)), cases=5)
-    plan = models.small_plan((patch,) * 3, features=features, stages=6)
+    plan = models.small_plan((patch,) * 3, features, 6, most_features)
     return _preprocess(TrainingData(folder, CUBES), plan, peer)
 
 

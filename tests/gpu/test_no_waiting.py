@@ -145,6 +145,9 @@ class Task:
     def saved_state(self) -> None:
         return None
 
+    def log(self, text: str) -> None:
+        """Nobody reads it."""
+
 
 @pytest.mark.parametrize("labels", [LABELS, SPARSE, REGIONS], ids=["labels", "sparse", "regions"])
 @pytest.mark.parametrize("options", [{}, {"accumulate": 2, "weight_averaging": 0.9, "gradient_clip": None}])
