@@ -56,7 +56,7 @@ def calibration_patches(project: Project, model: Model, folder: Path, count: int
         found += _patches(data, model.configuration.patch_size, share)
     for number, patch in enumerate(found):
         if number % 2 and model.mirror_axes:
-            found[number] = np.flip(patch, [axis + 1 for axis in model.mirror_axes])
+            found[number] = np.flip(patch, tuple(axis + 1 for axis in model.mirror_axes))
     return np.ascontiguousarray(np.stack(found[:count]))
 
 
