@@ -16,7 +16,7 @@ from segplug_dask import clusters
 T = TypeVar("T")
 R = TypeVar("R")
 
-_POLL = 1.0
+POLL = 1.0
 """Seconds between looks at whether there are workers."""
 
 
@@ -40,8 +40,8 @@ class DaskExecutor:
         retries: how often a case begins anew, after its worker died, before it is told as failed. A scheduler that runs
             already has its own number (distributed.scheduler.allowed-failures).
         timeout: seconds to wait for the scheduler.
-        patience: seconds without any worker after which cases are given up; None waits for ever, which suits queues.
-            By default 300, and for ever with a job system.
+        patience: seconds without any worker after which cases and commands are given up; None waits for ever, which
+            suits queues. By default 300, and for ever with a job system.
     """
 
     def __init__(
@@ -93,6 +93,10 @@ class DaskExecutor:
         """What each case takes of a worker."""
         return dict(self._resources)
 
+    def watch(self) -> Watch:
+        """Whether there are workers, from now on; raises as `client`."""
+        return Watch(self.client, self._patience)
+
     def job_script(self) -> str:
         """The script of one job, as dask_jobqueue would send it.
 
@@ -139,7 +143,7 @@ class DaskExecutor:
         client = self.client
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         pending: dict[str, tuple[Any, int, T]] = {}
-        watch = _Watch(client, self._patience)
+        watch = self.watch()
         upcoming: tuple[int, T] | None = first
         try:
             while upcoming is not None or pending:
@@ -156,7 +160,7 @@ class DaskExecutor:
                     pending[future.key] = future, index, item
                     future.add_done_callback(lambda done: ended.put(done.key))
                 try:
-                    key = ended.get(timeout=_POLL) if pending else None
+                    key = ended.get(timeout=POLL) if pending else None
                 except queue.Empty:
                     key = None
                     if watch.given_up():
@@ -184,7 +188,7 @@ class DaskExecutor:
         return Outcome(index, value=value) if succeeded else Outcome(index, error=value)
 
 
-class _Watch:
+class Watch:
     """Whether there are workers, and for how long there have been none."""
 
     def __init__(self, client: Any, patience: float | None) -> None:
@@ -211,7 +215,10 @@ class _Watch:
         return bool(gone and time.monotonic() - (self._since or 0.0) > (self._patience or 0.0))
 
     def error(self, name: str) -> NoClusterError:
-        return NoClusterError(f"{name}: given up, for the cluster has had no worker for {self._patience:g} seconds")
+        return NoClusterError(
+            f"{name}: given up, for the cluster has had no worker for {self._patience:g} seconds. "
+            "Start workers (dask worker ADDRESS), or wait longer: patience under [executors.dask]"
+        )
 
 
 def call(work: bytes, pickled: bytes) -> tuple[bool, bytes]:

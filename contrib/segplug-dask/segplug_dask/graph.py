@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from segplug.errors import UsageError
 from segplug_dask.commands_there import Place, run_command
-from segplug_dask.executor import DaskExecutor, error_of
+from segplug_dask.executor import POLL, DaskExecutor, error_of
 
 
 @dataclass(frozen=True)
@@ -87,31 +88,41 @@ def run_graph(executor: DaskExecutor, nodes: Sequence[Node], place: Place, told:
     """Run all commands, each as soon as what it needs is done and a worker is free.
 
     A worker that dies costs its command a new beginning on another one, as often as the executor's retries say. A
-    command that fails costs those that need it, and no other.
+    command that fails costs those that need it, and no other. Where there has been no worker for as long as the
+    executor's patience says, what has not ended is given up.
 
     Args:
         nodes: in an order in which no node needs a later one.
         told: called with a node's name, and "" or why it failed, as nodes end.
     """
-    from distributed import as_completed
-
-    client = executor.client
+    client, watch = executor.client, executor.watch()
     needs = {node.name: node.needs for node in nodes}
     futures: dict[str, Any] = {}
+    ended: queue.SimpleQueue[str] = queue.SimpleQueue()
     for node in nodes:
         before = [futures[name] for name in node.needs]
         futures[node.name] = client.submit(
             run_command, place, node.arguments, *before, pure=False, resources=executor.resources or None
         )
     names = {future.key: name for name, future in futures.items()}
+    for future in futures.values():
+        future.add_done_callback(lambda done: ended.put(names[done.key]))
     printed: dict[str, str] = {}
     failed: dict[str, str] = {}
     try:
-        for future in as_completed(list(futures.values()), loop=client.loop):
-            name = names[future.key]
-            error = error_of(future, name)
+        while len(printed) + len(failed) < len(futures):
+            try:
+                name = ended.get(timeout=POLL)
+            except queue.Empty:
+                if not watch.given_up():
+                    continue
+                for name in [name for name in futures if name not in printed and name not in failed]:
+                    failed[name] = str(watch.error(name))
+                    told(name, failed[name])
+                break
+            error = error_of(futures[name], name)
             if error is None:
-                printed[name] = future.result()
+                printed[name] = futures[name].result()
             else:
                 blamed = [each for each in needs[name] if futures[each].status == "error"]
                 failed[name] = f"not begun, because {', '.join(blamed)} failed" if blamed else str(error)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from segplug_dask.graph import training_graph
+from segplug_dask.commands_there import Place
+from segplug_dask.executor import DaskExecutor
+from segplug_dask.graph import Node, run_graph, training_graph
 
 from segplug.errors import UsageError
 from segplug.sample import DATASET, sample_root
@@ -54,6 +56,21 @@ def test_train_and_predict_on_the_sample(make_project: Any, tmp_path: Path) -> N
     maps = sorted(file.name for file in here.glob("*.nii.gz"))
     assert len(maps) == 3
     assert all((here / name).read_bytes() == (there / name).read_bytes() for name in maps)
+
+
+def test_commands_for_which_no_worker_comes_are_given_up() -> None:
+    from distributed import LocalCluster
+
+    nodes = [Node("first", ("train",)), Node("second", ("train",), needs=("first",))]
+    told: list[str] = []
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+        executor = DaskExecutor(workers=2, address=cluster.scheduler_address, patience=1.5)
+        done = run_graph(executor, nodes, Place("."), lambda name, why: told.append(f"{name}: {why}"))
+        executor.close()
+    assert not done.printed
+    assert list(done.failed) == ["first", "second"]
+    assert "first: given up, for the cluster has had no worker for 1.5 seconds. Start workers" in done.failed["first"]
+    assert told == [f"{name}: {why}" for name, why in done.failed.items()]
 
 
 def test_a_training_that_fails_is_named(make_project: Any, tmp_path: Path) -> None:
