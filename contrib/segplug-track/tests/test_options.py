@@ -12,7 +12,7 @@ from segplug_track.options import Options
 
 from .conftest import Segplug
 
-HEAVY = ("mlflow", "tensorboard", "torch", "numpy", "segplug_track.tracking", "segplug_track.deliver")
+HEAVY = ("mlflow", "tensorboard", "torch", "filelock", "segplug_track.tracking", "segplug_track.deliver")
 
 
 def test_defaults() -> None:
