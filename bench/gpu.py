@@ -134,7 +134,7 @@ def fp16_step(configuration: Configuration, device: torch.device) -> tuple[Calla
         torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
         scaler.step(optimizer)
         scaler.update()
-        return float(loss)  # that trainer reads it after every step
+        return float(loss.detach())  # that trainer reads it after every step
 
     with FlopCounterMode(display=False) as counter:
         step(network)
