@@ -237,7 +237,8 @@ def run(program: Program, cores: Sequence[int], threads: int) -> Measured:
         with tempfile.TemporaryDirectory(prefix="bench-run-") as name:
             figures = Path(name) / "figures.json"
             environment = {
-                **os.environ,
+                # modules are compiled once, as those of an installed package are
+                **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
                 "OMP_NUM_THREADS": str(threads),
                 "MKL_NUM_THREADS": str(threads),
                 "OPENBLAS_NUM_THREADS": str(threads),

@@ -37,7 +37,6 @@ _THREAD_LIMITS = (
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
-    "BLOSC_NTHREADS",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
 """Environment variables by which numerical libraries, torch among them, choose their number of threads. They are set in
@@ -170,7 +169,7 @@ class _Worker:
 
     def __init__(self, threads: int) -> None:
         ours, theirs = socket.socketpair()
-        limits = dict.fromkeys(_THREAD_LIMITS, str(threads))
+        limits = dict.fromkeys(_THREAD_LIMITS, str(threads)) | {"BLOSC_NTHREADS": "1"}  # chunks are small
         arguments = [str(theirs.fileno()), json.dumps(sys.path), json.dumps(limits)]
         with theirs:
             self.process = subprocess.Popen(

@@ -21,8 +21,8 @@ _CHUNK = 1 << 16
 """Voxels decided on at once; keeps the work arrays within the cache."""
 
 
-_SEARCHED = 1 << 22
-"""Voxels searched at once for those to decide on: their places take eight bytes each."""
+_AT_ONCE = 1 << 22
+"""Voxels for which what is near is looked up at once."""
 
 
 def resample_labels(labels: NDArray[Any], new_shape: Sequence[int], orders: Sequence[int]) -> NDArray[Any]:
@@ -45,24 +45,43 @@ def resample_labels(labels: NDArray[Any], new_shape: Sequence[int], orders: Sequ
 
 def _linear_labels(labels: NDArray[Any], new_shape: Sequence[int], axes: Sequence[int]) -> NDArray[Any]:
     """The largest linearly interpolated indicator, computed only where a voxel's neighbours differ."""
-    result = labels
-    mixed = _mixed_cells(labels, axes)
     sides: list[tuple[NDArray[np.intp], NDArray[np.float64]] | None] = [None] * labels.ndim
+    nearest: list[NDArray[np.intp]] = [np.arange(n) for n in labels.shape]
+    cells = list(nearest)
     for axis in axes:
         n_old, n_new = labels.shape[axis], new_shape[axis]
         band = axis_band(n_old, n_new, 1)
         corners = np.clip(np.stack([band.first, band.first + 1]), 0, n_old - 1)
         sides[axis] = (corners, band.weights.T)
-        result = np.take(result, axis_band(n_old, n_new, 0).first, axis=axis)
-        mixed = np.take(mixed, np.clip(band.first, 0, max(0, n_old - 2)), axis=axis)
-    result, mixed = np.ascontiguousarray(result), mixed.reshape(-1)
-    values = result.reshape(-1)
-    for first in range(0, mixed.size, _SEARCHED):
-        flat = np.flatnonzero(mixed[first : first + _SEARCHED]) + first
-        for start in range(0, len(flat), _CHUNK):
-            part = flat[start : start + _CHUNK]
-            values[part] = _vote(labels, np.unravel_index(part, tuple(new_shape)), sides, values[part])
+        nearest[axis] = axis_band(n_old, n_new, 0).first
+        cells[axis] = np.clip(band.first, 0, max(0, n_old - 2))
+    result = np.empty(tuple(new_shape), labels.dtype)
+    along = next((axis for axis, n in enumerate(new_shape) if n > 1), 0)
+    thickness = max(1, _AT_ONCE * new_shape[along] // result.size)
+    for start in range(0, new_shape[along], thickness):
+        rows = slice(start, start + thickness)
+        slab = _taken(labels, nearest, along, nearest[along][rows])
+        low, high = int(cells[along][rows].min()), int(cells[along][rows].max())
+        near = labels[(slice(None),) * along + (slice(low, high + 1 + (along in axes)),)]
+        unsure = _taken(_mixed_cells(near, axes), cells, along, cells[along][rows] - low)
+        values = slab.reshape(-1)
+        flat = np.flatnonzero(unsure)
+        for first in range(0, len(flat), _CHUNK):
+            part = flat[first : first + _CHUNK]
+            at = list(np.unravel_index(part, slab.shape))
+            at[along] = at[along] + start
+            values[part] = _vote(labels, tuple(at), sides, values[part])
+        result[(slice(None),) * along + (rows,)] = slab
     return result
+
+
+def _taken(array: NDArray[Any], places: Sequence[NDArray[np.intp]], along: int, here: NDArray[np.intp]) -> NDArray[Any]:
+    """The array at these places of each axis, of the axis `along` only `here`; a new one in C order."""
+    array = np.take(array, here, axis=along)
+    for axis, place in enumerate(places):
+        if axis != along and (len(place) != array.shape[axis] or place[-1] != len(place) - 1):
+            array = np.take(array, place, axis=axis)
+    return array
 
 
 def _mixed_cells(labels: NDArray[Any], axes: Sequence[int]) -> NDArray[np.bool_]:

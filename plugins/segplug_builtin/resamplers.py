@@ -57,7 +57,8 @@ class SeparableSpline:
         alone = separate_axis(spacing, new_spacing, force_separate_z, separate_z_anisotropy_threshold)
         orders = [order_z if axis == alone else order for axis in range(len(shape))]
         if is_seg:
-            return np.stack([resample_labels(channel, new_shape, orders) for channel in array])
+            maps = [resample_labels(channel, new_shape, orders) for channel in array]
+            return maps[0][None] if len(maps) == 1 else np.stack(maps)
         result = np.empty((len(array), *new_shape), np.float32)
         for channel, out in zip(array, result, strict=True):
             _resample_channel(np.asarray(channel, np.float32), out, orders, alone)

@@ -20,6 +20,13 @@ _BLOCK = 64
 """New samples computed by one matrix product; the band makes small blocks cheap, BLAS wants them large."""
 
 
+_PLANES = 32
+"""New planes computed at once where arrays are large: what they are made of has to be in memory."""
+
+_LARGE = 1 << 21
+"""Voxels from which on an array is not worth having a second time."""
+
+
 @dataclass(frozen=True, eq=False)
 class AxisBand:
     """The banded matrix of one axis: new sample i is the sum over k of weights[i, k] * old[first[i] + k].
@@ -130,12 +137,57 @@ def apply_axes(array: NDArray[Any], out: NDArray[Any], axes: Sequence[int], orde
     if not axes:
         out[...] = array
     ordered = sorted(axes, key=lambda a: out.shape[a] / array.shape[a])
+    if len(ordered) > 1 and max(array.size, out.size) > _LARGE and array.shape[0] > 1:
+        growth = {a: out.shape[a] / array.shape[a] for a in ordered}
+        if 0 not in ordered:
+            planes = max(1, _LARGE * len(array) // max(array.size, out.size))
+            for start in range(0, len(array), planes):
+                piece = slice(start, start + planes)
+                _apply_whole(array[piece], out[piece], ordered, orders)
+            return
+        if growth[0] * 1.5 > growth[ordered[-1]]:  # else it comes early, and leaves little to the others
+            _apply_first_axis_last(array, out, [a for a in ordered if a != 0], orders)
+            return
+    _apply_whole(array, out, ordered, orders)
+
+
+def _apply_whole(array: NDArray[Any], out: NDArray[Any], ordered: Sequence[int], orders: Sequence[int]) -> None:
+    """Apply the axes one after the other."""
     for place, axis in enumerate(ordered):
         shape = list(array.shape)
         shape[axis] = out.shape[axis]
-        last = place == len(ordered) - 1
-        target = out if last else np.empty(shape, array.dtype)
+        target = out if place == len(ordered) - 1 else np.empty(shape, array.dtype)
         apply_band(
             np.ascontiguousarray(array), axis_band(array.shape[axis], out.shape[axis], orders[axis]), axis, target
         )
         array = target
+
+
+def _apply_first_axis_last(
+    array: NDArray[Any], out: NDArray[Any], others: Sequence[int], orders: Sequence[int]
+) -> None:
+    """Apply the other axes to some planes, then the first axis as soon as there are planes enough.
+
+    Those that are still needed are all that lies between `array` and `out`.
+    """
+    n_old, n_new = len(array), len(out)
+    band = axis_band(n_old, n_new, orders[0])
+    starts = range(0, n_new, _PLANES)
+    ends = [min(start + _PLANES, n_new) for start in starts]
+    needed = [band.block(start, stop) for start, stop in zip(starts, ends, strict=True)]
+    window = np.empty((max(high - low for low, high, _ in needed), *out.shape[1:]), array.dtype)
+    origin = done = 0  # planes that the window holds
+    for start, stop, (low, high, dense) in zip(starts, ends, needed, strict=True):
+        done = max(low, done)
+        for plane in range(low, done):  # forward, over what is needed no longer
+            window[plane - low] = window[plane - origin]
+        origin = low
+        if high > done:
+            _apply_whole(array[done:high], window[done - origin : high - origin], others, orders)
+            done = high
+        here = window[: high - origin]
+        if band.is_selection:
+            np.take(here, band.first[start:stop] - origin, axis=0, out=out[start:stop], mode="clip")
+        else:
+            made = out[start:stop].reshape(stop - start, -1)
+            np.matmul(dense.astype(array.dtype), here.reshape(len(here), -1), out=made)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from segplug.errors import DataError
 from segplug.protocols import PreprocessedCase
 from segplug.runtime.files import PARTIAL, replacing
+from segplug_builtin.blosc import compress, decompress
 
 SUFFIX = ".case"
 CHUNK_BYTES = 1 << 18
@@ -191,8 +192,6 @@ class Blosc2Case:
         self, file: Any, number: int, shape: tuple[int, ...], kind: Any, buffer: NDArray[np.uint8] | None = None
     ) -> NDArray[Any]:
         """Unpack a section, into `buffer` if one is given (new memory costs more than unpacking)."""
-        import blosc2
-
         record = self._index[number]
         packed = os.pread(file.fileno(), int(record["size"]), int(record["offset"]))
         if number not in self._checked:
@@ -204,7 +203,7 @@ class Blosc2Case:
         array: NDArray[Any] = memory.view(kind).reshape(shape)
         if array.size:
             try:
-                blosc2.decompress2(packed, dst=array, nthreads=1)
+                decompress(packed, array)
             except (RuntimeError, ValueError, TypeError) as error:
                 raise _damaged(self.path, f"it cannot be unpacked ({error})") from None
         return array
@@ -261,20 +260,7 @@ def _damaged(path: Path, how: str) -> DataError:
 
 
 def _compress(array: NDArray[Any], codec: str, level: int) -> bytes:
-    import blosc2
-
-    if not array.size:
-        return b""
-    packed: bytes = blosc2.compress2(
-        array,
-        codec=blosc2.Codec[codec],
-        clevel=level,
-        filters=[blosc2.Filter.SHUFFLE],
-        filters_meta=[0],
-        typesize=array.itemsize,
-        nthreads=1,
-    )
-    return packed
+    return compress(array, codec, level) if array.size else b""
 
 
 def _count(shape: Sequence[int], chunk: Sequence[int]) -> int:

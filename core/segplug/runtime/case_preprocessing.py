@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,13 @@ def preprocess_case(case: Case, work: CaseWork) -> dict[str, str]:
         if last:
             del cropped
         for place, target in enumerate(group):
-            data, resampled, properties = target.steps.resample(normalised)
-            if place == len(group) - 1:
-                del normalised
+            data = target.steps.resampled_image(normalised)
+            if place == len(group) - 1:  # nobody needs the image as it was: it makes room for the labels
+                normalised = replace(normalised, data=data)
+            resampled = target.steps.resampled_target(normalised)
             assert resampled is not None
             locations = class_locations(resampled, work.description.labels)
-            result = PreprocessedCase(data, resampled, properties, locations)
+            result = PreprocessedCase(data, resampled, dict(normalised.properties), locations)
             target.store.write(case.name, result, manifests[target.identifier])
             del data, resampled, result  # before there are the next ones
     return stale

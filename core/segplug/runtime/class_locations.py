@@ -96,5 +96,6 @@ def _draw(counts: NDArray[np.int64], values: Sequence[int], index: int) -> list[
         random = generator(SEED, "class locations", index)
         drawn = np.sort(random.choice(total, size, replace=False, shuffle=False))
     ends = np.cumsum(per_block)
-    parts = np.split(drawn, np.searchsorted(drawn, ends[:-1]))
-    return [part - start for part, start in zip(parts, ends - per_block, strict=True)]
+    stops = np.searchsorted(drawn, ends).tolist()
+    starts = (ends - per_block).tolist()
+    return [drawn[a:b] - start for a, b, start in zip([0, *stops], stops, starts, strict=False)]

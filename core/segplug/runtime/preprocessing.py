@@ -140,15 +140,22 @@ class Preprocessing:
 
     def resample(self, case: CroppedCase) -> tuple[NDArray[np.float32], NDArray[np.int16] | None, dict[str, Any]]:
         """Resample a normalised case; returns what `preprocess_image` does. The data may be the case's own."""
+        return self.resampled_image(case), self.resampled_target(case), dict(case.properties)
+
+    def resampled_image(self, case: CroppedCase) -> NDArray[np.float32]:
+        """The image of a normalised case, resampled; it may be the case's own."""
         spacing = self.target_spacing(case.spacing)
         shape = resampled_shape(case.data.shape[1:], case.spacing, spacing)
-        data = np.asarray(self.resample_data(case.data, shape, case.spacing, spacing), np.float32)
-        target = None
-        if case.has_labels and case.target is not None:
-            target = np.asarray(self.resample_seg(case.target, shape, case.spacing, spacing), np.int16)
-            if target is case.target:
-                target = target.copy()
-        return data, target, dict(case.properties)
+        return np.asarray(self.resample_data(case.data, shape, case.spacing, spacing), np.float32)
+
+    def resampled_target(self, case: CroppedCase) -> NDArray[np.int16] | None:
+        """The labels of a case, resampled, a new array; None without labels. The image is not looked at."""
+        if not case.has_labels or case.target is None:
+            return None
+        spacing = self.target_spacing(case.spacing)
+        shape = resampled_shape(case.target.shape[1:], case.spacing, spacing)
+        target = np.asarray(self.resample_seg(case.target, shape, case.spacing, spacing), np.int16)
+        return target.copy() if target is case.target else target
 
     def target_spacing(self, spacing: Sequence[float]) -> tuple[float, ...]:
         """Spacing after resampling for an image of this spacing; a 2D configuration keeps that between slices."""

@@ -319,8 +319,13 @@ def _doubts(direction: Sequence[float], extra: Mapping[str, Any]) -> list[list[s
     """What ITK passes over, or only warns of, in a header that it reads."""
     found = spacing_doubts(bytes.fromhex(extra[HEADER])) if HEADER in extra else []
     axes = math.isqrt(len(direction))
-    matrix = np.reshape(direction, (axes, axes))
-    if not np.abs(matrix.T @ matrix - np.eye(axes)).max() <= ORTHONORMAL:  # NaN too
+    columns = [direction[axis::axes] for axis in range(axes)]
+    products = [
+        math.fsum(a * b for a, b in zip(one, other, strict=True)) - (row == column)
+        for row, one in enumerate(columns)
+        for column, other in enumerate(columns)
+    ]
+    if not all(abs(product) <= ORTHONORMAL for product in products):  # NaN too
         listed = ", ".join(f"{v:.4g}" for v in direction)
         remedy = "Resample the image to a rectangular grid, or correct its header"
         found.append(["direction not orthonormal", f"direction cosines ({listed})", "axes at right angles", remedy])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -152,7 +152,7 @@ def _header_of(start: bytes, path: Path, file_bytes: int) -> NiftiContent | None
     if layout is None or kind is None or len(layout.header) != 348 or not 352 <= layout.start <= len(start):
         return None
     stored = np.dtype(f"{layout.order}{kind}")
-    if prod(layout.shape) * stored.itemsize > file_bytes * DEFLATE_RATIO:
+    if math.prod(layout.shape) * stored.itemsize > file_bytes * DEFLATE_RATIO:
         return None
     slope, intercept = struct.unpack_from(f"{layout.order}2f", start, 112)
     return NiftiContent(layout.header, layout.shape, None, slope, intercept, stored, layout.start)
@@ -173,7 +173,7 @@ def read_nifti(path: Path) -> NiftiContent | None:
     if kind is None or start < 352:  # else libraries differ in where voxels begin
         return NiftiContent(layout.header, shape, None, slope, intercept)
     stored = np.dtype(f"{layout.order}{kind}")
-    raw = np.frombuffer(content, stored, prod(shape), start).reshape(shape)
+    raw = np.frombuffer(content, stored, math.prod(shape), start).reshape(shape)
     return NiftiContent(layout.header, shape, raw, slope, intercept, stored, start)
 
 
@@ -231,7 +231,7 @@ def parse_layout(content: bytes, path: Path) -> Layout | None:
     kind = SCALAR_TYPES.get(datatype)
     voxel_bytes = bits // 8 if kind is None else np.dtype(kind).itemsize
     start = max(int(offset), size)
-    return Layout(order, content[:size], shape, datatype, start, start + prod(shape) * voxel_bytes)
+    return Layout(order, content[:size], shape, datatype, start, start + math.prod(shape) * voxel_bytes)
 
 
 def placement_of(header: bytes) -> bytes:
@@ -290,11 +290,10 @@ def spacing_doubts(header: bytes) -> list[list[str]]:
     (code,) = struct.unpack_from(f"{order}h", header, 254)
     if code <= 0 or axes < 3:
         return []
-    sizes = np.abs(struct.unpack_from(f"{order}3f", header, 80))
-    matrix = np.reshape(struct.unpack_from(f"{order}12f", header, 280), (3, 4))[:, :3]
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths = np.linalg.norm(matrix, axis=0)
-    if np.allclose(sizes, lengths, rtol=SIZE_TOLERANCE, atol=0):
+    sizes = [abs(size) for size in struct.unpack_from(f"{order}3f", header, 80)]
+    rows = struct.unpack_from(f"{order}12f", header, 280)
+    lengths = [math.hypot(*rows[axis::4]) for axis in range(3)]
+    if all(abs(a - b) <= SIZE_TOLERANCE * abs(b) or a == b for a, b in zip(sizes, lengths, strict=True)):
         return []
     shown = ["(" + ", ".join(f"{v:.6g}" for v in values) + ")" for values in (sizes, lengths)]
     remedy = "Correct the header: set pixdim, or the matrix, to the true voxel size"
