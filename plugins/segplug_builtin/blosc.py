@@ -7,7 +7,6 @@ nothing. Where the library is not found, the package does the same. Either unpac
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from functools import cache
 from importlib.util import find_spec
@@ -82,9 +81,9 @@ def _compress_by_package(array: NDArray[Any], codec: str, level: int) -> bytes:
 
 @cache
 def _library() -> Any:
-    """The package's C library, or None. More threads than one, if the environment asks for them, are the package's."""
+    """The package's C library, or None where it does not lie in the package. It has one thread."""
     spec = find_spec("blosc2")
-    if spec is None or spec.origin is None or os.environ.get("BLOSC_NTHREADS", "1") != "1":
+    if spec is None or spec.origin is None:
         return None
     found = sorted((Path(spec.origin).parent / "lib").glob("libblosc2.so*"))
     try:
