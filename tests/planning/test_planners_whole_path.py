@@ -83,7 +83,8 @@ def test_a_planner_is_a_plugin_of_30_lines(whole_path: Any, monkeypatch: pytest.
 
 
 def test_torch_resampling_of_slices_far_apart(whole_path: Any) -> None:
-    done = whole_path("coarse first axis", "nnUNetPlannerResEncL_torchres_sepz", ["3d_fullres"], spacing=(3.0, 1.1, 1.1))
+    planner = "nnUNetPlannerResEncL_torchres_sepz"
+    done = whole_path("coarse first axis", planner, ["3d_fullres"], spacing=(3.0, 1.1, 1.1))
     assert done.plan.configurations["3d_fullres"].resample_seg.name == "resample_torch_fornnunet"
     assert evaluated(done) == {"3d_fullres": 3}
 
