@@ -63,7 +63,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-gpu-") as name:
         folder = Path(name)
         hippocampus = training_data.hippocampus(folder / "small", None, 5, 4 if quick else None)
-        size = {"size": 40, "patch": 32, "features": 2} if quick else {}
+        size = {"size": 80, "patch": 64, "features": 2} if quick else {}
         cubes = training_data.cubes(folder / "large", None, **size, most_features=320)
         for what, data in {"hippocampus": hippocampus, "128^3": cubes}.items():
             figures[what] = training(data, device, repetitions, 2 if quick else 50, peak)
