@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from segplug import Component, hookimpl
-from segplug.errors import DataError, PluginError
+from segplug.cli.plugin_checks import check_plugins
+from segplug.cli.shell import Format
+from segplug.errors import DataError, PluginError, UsageError
 from segplug.kernel import KINDS, Kernel
 from segplug.model import Geometry, Image, Labels, LabelSet, Split
 from segplug.testing import BoundCheck, conformance
@@ -359,3 +361,20 @@ def test_reader_and_writer_find_each_other_by_their_qualified_names() -> None:
             states = {each.state for each in findings}
             # the example's spacing is always 1 mm: its round trip is made, and fails
             assert states == ({State.PASSED} if kind == "readers" else {State.PASSED, State.FAILED}), findings
+
+
+def test_plugins_without_components_are_no_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
+    class Plugin:
+        @hookimpl
+        def segplug_epoch_finished(self) -> None:
+            pass
+
+    kernel = Kernel(discover=False)
+    kernel.register(Plugin(), "listener")
+    for name in ("listener", None):
+        assert check_plugins(kernel, name, None, Format.TABLE, ending="", patch_size=()) == 0
+        told = "".join(capsys.readouterr())
+        assert "No component is in listener: events and commands have no conformance suite" in told
+        assert "nothing was checked" in told
+    with pytest.raises(UsageError, match="'listner'"):
+        check_plugins(kernel, "listner", None, Format.TABLE, ending="", patch_size=())

@@ -40,9 +40,13 @@ def check_plugins(
         )
     components = list(_wanted(kernel, name, kind))
     if not components and not rows:
-        if name is not None:
+        without = [r.name for r in kernel.plugins if not r.builtin and name in (None, r.name)]
+        if without:
+            say(f"No {kind or 'component'} is in {', '.join(without)}: events and commands have no conformance suite")
+        elif name is not None:
             raise UsageError(f"no plugin or component is called {name!r}; `segplug plugins list` shows what there is")
-        say("No plugin of others is installed here. `segplug plugins check builtin` checks the built-in ones")
+        else:
+            say("No plugin of others is installed here. `segplug plugins check builtin` checks the built-in ones")
     for provided in components:
         say(f"checking {provided.qualified_name} among the {provided.kind.name}")
         what = provided.kind.name, provided.qualified_name

@@ -80,7 +80,7 @@ def predict(
         typer.Option("--part", metavar="K/N", help="Only the K-th of N parts of the cases; others may run beside it."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16, fp16, or another of an engine.")] = None,
     checkpoint: Annotated[Which, typer.Option(help="Which checkpoint of each fold.")] = Which.FINAL,
     workers: WorkersOption = None,
     max_memory: Annotated[

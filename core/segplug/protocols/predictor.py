@@ -22,7 +22,7 @@ class PredictionSettings:
         step_size: step of the sliding window as a share of the patch.
         mirroring: average over the mirror axes that training allowed.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        precision: `auto`, `fp32`, `bf16`, `fp16`.
+        precision: `auto`, `fp32`, `bf16`, `fp16`, or a name of the engine's own, such as `int8`.
         save_probabilities: keep the class probabilities of the whole image, on disk.
         max_memory_gb: GB (10^9 bytes) that the process tree stays below; None for no limit. The pipeline then works in
             small steps, keeps on disk what does not fit, and gives up raw images once they are preprocessed: what an
