@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from segplug import model
 from segplug.cli.plugin_template import COMMAND, SINGULAR, Names, plugin_files
@@ -87,7 +88,6 @@ def command_reference() -> str:
 
     from segplug.cli import main
 
-    main.plugin_commands = dict  # what others installed here is not ours to document
     parts = [MADE, "# Commands", COMMANDS]
 
     def describe(command: Any, name: str, parent: Any, level: int) -> None:
@@ -100,7 +100,8 @@ def command_reference() -> str:
             for child in command.list_commands(context):
                 describe(command.get_command(context, child), child, context, level + 1)
 
-    describe(get_command(main.app), "segplug", None, 2)
+    with patch.object(main, "plugin_commands", dict):  # what others installed here is not ours to document
+        describe(get_command(main.app), "segplug", None, 2)
     return "\n\n".join(parts) + "\n"
 
 

@@ -8,7 +8,6 @@ import pty
 import statistics
 import subprocess
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -289,12 +288,13 @@ def test_help_names_plugin_commands_and_imports_nothing_heavy(everything: Any) -
 
 
 def test_help_is_quick(everything: Any) -> None:
+    """By CPU time: other tests run beside this one. It waits for nothing."""
     seconds = []
     for _ in range(7):
-        start = time.perf_counter()
+        start = os.times()
         everything.segplug("--help")
-        seconds.append(time.perf_counter() - start)
-    # the median of seven on a machine that may be busy with something else: the smallest is what the code costs
+        end = os.times()
+        seconds.append(end.children_user + end.children_system - start.children_user - start.children_system)
     assert min(statistics.median(seconds), 2 * min(seconds)) < 0.3, seconds
 
 
