@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from segplug.runtime.device import cpu_has_bf16
+
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 BUSY = "import time; end = time.process_time() + {}\nwhile time.process_time() < end: pass"
 
@@ -202,6 +204,11 @@ runpy.run_path({str(BENCH / f"{name}.py")!r}, run_name="__main__")
     rows = entry["figures"]["rows"]
     assert rows
     for row in rows:
-        assert row["segplug"] >= 0
+        if row["remark"] == "this CPU has no bf16":
+            assert row["segplug"] is None
+            assert "bf16" in row["what"] or "auto" in row["what"]
+            assert not cpu_has_bf16()
+        else:
+            assert row["segplug"] >= 0
         assert row["nnunetv2"] is None
         assert (row["reached"] is None) != row["aim"].startswith("≤ ") or "of the" in row["aim"]
