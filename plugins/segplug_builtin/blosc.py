@@ -7,6 +7,7 @@ nothing. Where the library is not found, the package does the same. Either unpac
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from functools import cache
 from importlib.util import find_spec
@@ -22,6 +23,12 @@ _OVERHEAD = 32 + 64
 _SHUFFLE = 1
 _ONE_AT_A_TIME = threading.Lock()
 """The library's settings are those of the process."""
+
+if hasattr(os, "register_at_fork"):
+    # a process forked while another thread is in here would wait for that thread, which it does not have
+    os.register_at_fork(
+        before=_ONE_AT_A_TIME.acquire, after_in_parent=_ONE_AT_A_TIME.release, after_in_child=_ONE_AT_A_TIME.release
+    )
 
 
 def compress(array: NDArray[Any], codec: str, level: int) -> bytes:
