@@ -22,6 +22,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # as the command line does, before torch is loaded
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "SEGPLUG_PEER" in os.environ:
+    # both programs round alike: by default MKL takes other paths for other places in memory, and where a leaky ReLU is
+    # close to its bend, one last bit has become 1e-4 of a weight after 20 steps (seen on a CPU without AVX-512)
+    os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
