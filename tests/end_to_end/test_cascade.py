@@ -128,6 +128,13 @@ def test_out_of_fold_the_second_stage_beats_the_first(trained: Trained) -> None:
     assert min(second.values()) > 0.8, (low, second)
 
 
+def test_in_every_fold_the_second_stage_beats_the_first(trained: Trained) -> None:
+    dice = {(f.configuration, f.trained.fold): f.evaluation.mean_dice for f in trained.result.folds}
+    assert set(dice) == {(configuration, fold) for configuration in (LOW, CASCADE) for fold in (0, 1)}
+    for fold in (0, 1):
+        assert dice[CASCADE, fold] > dice[LOW, fold] + 0.05, dice
+
+
 def test_selection_compares_both_stages_and_their_ensemble(trained: Trained) -> None:
     selection = trained.result.selection
     assert selection is not None

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -48,6 +49,10 @@ WRITABLE = {"Dataset042_BraTS2015": {0, 1, 2, 4}}
 FEW = Training(
     overrides=("trainer.epochs=2", "trainer.iterations_per_epoch=4", "trainer.val_iterations_per_epoch=1"), device="cpu"
 )
+NO_MIRRORING = ("trainer.augmentation=nnunet", "trainer.augmentation.mirror=false")
+LARGE = ("Dataset042_BraTS2015", "Dataset130_DrosophilaVNC")
+"""Not mirrored in training, nor therefore when their validation cases are predicted: that took minutes."""
+
 QUICK = PredictionSettings(step_size=1.0, mirroring=False, device="cpu")
 
 
@@ -58,8 +63,9 @@ def test_from_raw_images_to_scores(name, shared, tmp_path):
     rest = tuple(case for case in raw.cases if case not in HELD_OUT[name])
     write_splits(workspace.splits_file(name), [Split(rest, HELD_OUT[name])])
     images = copy_images([raw.cases[case] for case in HELD_OUT[name]], raw, tmp_path / "images")
+    training = replace(FEW, overrides=(*FEW.overrides, *NO_MIRRORING)) if name in LARGE else FEW
     with Project(workspace, Kernel(discover=False)) as project:
-        done = run(project, name, planning=Planning(planner="compact"), training=FEW)
+        done = run(project, name, planning=Planning(planner="compact"), training=training)
         assert [f.configuration for f in done.folds] == list(CONFIGURATIONS.get(name, ("2d", "3d_fullres")))
         for fold in done.folds:
             store = workspace.store_folder(name, done.plan.configurations[fold.configuration].data_identifier)

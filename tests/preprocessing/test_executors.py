@@ -205,7 +205,7 @@ def test_a_script_needs_no_guard_and_workers_do_not_print_to_stdout(functions: M
     script.write_text(SCRIPT.format(path=str(tmp_path), call="f.talk", items="[1, 2]"))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[1:] == ["item", "item"]
-    assert done.stderr == "chatter\nchatter\n"
+    assert done.stderr.replace("\n", "") == "chatterchatter"  # two workers' words and line ends may mix
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

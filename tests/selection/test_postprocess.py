@@ -58,6 +58,26 @@ def test_a_decision_that_is_not_there(tmp_path):
         read_decision(tmp_path)
 
 
+def test_what_to_install_is_said_where_the_postprocessor_is_not(project, crossval, tmp_path):
+    fitted = fit_postprocessing(project, crossval, project.workspace.reference_folder("Dataset502_MadeUp"))
+    written = json.loads(fitted.file.read_text())
+    (by,) = written["segplug"]["provenance"]
+    assert (by["kind"], by["distribution"]) == ("postprocessors", "segplug")
+    strange = {**by, "name": "strange:peel", "plugin": "strange", "distribution": "segplug-elsewhere", "version": "2.1"}
+    written["segplug"] |= {"postprocessor": "strange:peel", "provenance": [strange]}
+    fitted.file.write_text(json.dumps(written))
+    with pytest.raises(
+        PluginError, match=r"(?s)postprocessing\.json was decided.*pip install segplug-elsewhere==2\.1"
+    ) as told:
+        apply_postprocessing(project, crossval, tmp_path / "clean", fitted.file)
+    assert not (tmp_path / "clean").exists()
+    assert "'strange:peel' was provided by plugin 'strange'" in str(told.value)
+    del written["segplug"]["provenance"]
+    fitted.file.write_text(json.dumps(written))
+    with pytest.raises(PluginError, match="strange:peel"):
+        apply_postprocessing(project, crossval, tmp_path / "clean", fitted.file)
+
+
 def test_without_plans_the_files_tell_their_reader(project, crossval, tmp_path):
     """As in the folder that nnUNetv2_ensemble writes."""
     decision = tmp_path / "postprocessing.json"

@@ -19,6 +19,7 @@ from segplug.runtime.label_pairs import LabelPairs
 from segplug.runtime.postprocessing_file import (
     DEFAULT_POSTPROCESSOR,
     POSTPROCESSING,
+    build_postprocessor,
     decision_file,
     read_decision,
     write_decision,
@@ -103,7 +104,7 @@ def fit_postprocessing(
     with project.stage(FIT, prediction.name):
         decision = made.fit(pairs, dataset.labels)
     file = prediction / POSTPROCESSING
-    write_decision(file, decision, provided.qualified_name)
+    write_decision(file, decision, provided)
     target = prediction / POSTPROCESSED
     apply_postprocessing(project, prediction, target, file, dataset_json=dataset_json, plans=plans, continue_=True)
     PredictionOutput(target, described.build_writer(project.kernel), dataset.file_ending).discard_all_but(
@@ -142,7 +143,7 @@ def apply_postprocessing(
         raise UsageError(f"{target}: choose another folder for the result than that of the predictions")
     described = describe_folder(project.kernel, source, dataset_json=dataset_json, plans=plans)
     content, name = read_decision(decision)
-    postprocessor: Postprocessor = project.kernel.registry.build("postprocessors", name)
+    postprocessor = build_postprocessor(project.kernel.registry, decision)
     maps = label_maps(source, described.dataset.file_ending)
     if not maps:
         raise DataError(f"{source}: no label maps named CASE{described.dataset.file_ending}")

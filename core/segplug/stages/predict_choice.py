@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from segplug.errors import DataError, UsageError
 from segplug.model import Case, Choice, Prediction
-from segplug.protocols import Postprocessor, PredictionSettings
+from segplug.protocols import PredictionSettings
 from segplug.runtime.case_reading import read_labels
 from segplug.runtime.choice_codec import chosen_parts
 from segplug.runtime.files import copy
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.parts import WHOLE, Part
-from segplug.runtime.postprocessing_file import has_steps, read_decision
+from segplug.runtime.postprocessing_file import build_postprocessor, has_steps, read_decision
 from segplug.runtime.prediction_engine import Engine
 from segplug.runtime.prediction_folder import FolderDescription, describe_folder
 from segplug.runtime.prediction_output import MANIFESTS, PredictionOutput, input_hashes
@@ -69,7 +69,7 @@ def predict_choice(
         raise UsageError(
             "--save-probabilities: a choice's postprocessing changes label maps only, so its result has none"
         )
-    decision, postprocessor = read_decision(choice.postprocessing)
+    decision, _ = read_decision(choice.postprocessing)
     if len(choice.members) == 1 and not has_steps(decision):
         return predict_folder(
             project,
@@ -86,7 +86,7 @@ def predict_choice(
         raise UsageError(f"{source}: no such folder; expected one with images named CASE_0000.ext")
     if source.resolve() == target.resolve():
         raise UsageError(f"{target}: images and predictions cannot share a folder")
-    work = _Work(project, choice, settings, predictor, target, decision, postprocessor, part)
+    work = _Work(project, choice, settings, predictor, target, decision, part)
     dataset = work.described.dataset
     cases, findings = scan_cases(source, dataset.file_ending, dataset.num_channels)
     wrong = {f.case or str(f.file): str(f).removeprefix("error: ") for f in findings if f.is_error}
@@ -132,7 +132,6 @@ class _Work:
         predictor: str,
         target: Path,
         decision: Mapping[str, Any],
-        postprocessor: str,
         part: Part,
     ) -> None:
         self.described: FolderDescription = describe_folder(project.kernel, choice.members[0])
@@ -150,7 +149,7 @@ class _Work:
         self._models: list[TrainedModel] = [engine.model for engine in engines]
         self._predictor = predictor
         self._decision = decision
-        self._postprocessor: Postprocessor = project.kernel.registry.build("postprocessors", postprocessor)
+        self._postprocessor = build_postprocessor(project.kernel.registry, choice.postprocessing)
         self._reader = self.described.build_reader(project.kernel)
         self._recipe = {"choice": chosen_parts(choice), "members": [engine.recipe for engine in engines]}
 
