@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 import SimpleITK as sitk
 
@@ -52,7 +53,10 @@ def test_every_block_in_order(folder: Path) -> None:
         sitk.GetArrayFromImage(sitk.ReadImage(str(folder / out / name))) for out in ("out-onnxruntime", "out-openvino")
     ]
     alone = np.load(folder / "labels.npy")
-    assert np.mean(results[0] == results[1]) >= 0.9999
+    # OpenVINO's own choice is bf16 where the CPU has it; that flips near ties, for weights are random here. How well
+    # trained networks agree is tested in test_predictors.py
+    in_bf16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert np.mean(results[0] == results[1]) >= (0.98 if in_bf16 else 0.9999)
     assert np.mean(results[0] == alone) >= 0.9999
     assert len(np.unique(alone)) > 1
 
