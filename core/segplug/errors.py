@@ -32,7 +32,14 @@ class WrongReferenceError(PluginError):
 
     Where the user wrote the name on the command line or in the settings, it becomes a `UsageError`
     (`segplug.runtime.user_choice`); where a file has it, such as a plan, the file is at fault and the exit code 1.
+
+    Args:
+        missing: kind and name of the component that does not exist; None if its options are wrong.
     """
+
+    def __init__(self, text: str, missing: tuple[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.missing = missing
 
 
 class CheckpointError(SegplugError):

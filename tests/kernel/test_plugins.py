@@ -16,6 +16,7 @@ from segplug import Component, hookimpl
 from segplug.errors import DataError, PluginError
 from segplug.kernel import Kernel, State
 from segplug.kernel.plugins import installed_plugins
+from segplug.kernel.provenance import differences
 
 
 class Installed(Distribution):
@@ -198,7 +199,7 @@ def test_two_distributions_with_one_plugin_name_are_both_left_out(kernel_of: Cal
     found = Installed("segplug-a", "1", ("x", "not_to_be_imported")), Installed("segplug-b", "2", ("x", "focal"))
     kernel = kernel_of(*found)
     assert [r.state for r in kernel.plugins[1:]] == [State.BROKEN, State.BROKEN]
-    assert "also claimed by segplug-b 2; block one ('x@segplug-a')" in kernel.plugins[1].reason
+    assert "also claimed by segplug-b 2; block one ('x@segplug-a' or 'x@segplug-b')" in kernel.plugins[1].reason
     kernel = kernel_of(*found, block=("x@segplug-a",), focal=module("focal", segplug_schedules=segplug_schedules))
     assert {r.name: r.state for r in kernel.plugins[1:]} == {"x@segplug-a": State.BLOCKED, "x": State.ACTIVE}
     assert kernel.registry.problems() == []
@@ -267,3 +268,28 @@ def test_events_reach_all_and_one_that_raises_stops_nobody(plugin: Callable[...,
 def test_our_own_wrong_call_of_a_hook_is_found() -> None:
     with pytest.raises(TypeError, match="segplug_checkpoint_written takes path, epoch; given: epoch"):
         Kernel(discover=False).emit("segplug_checkpoint_written", epoch=3)
+
+
+RECORDED = [{"kind": "losses", "name": "focal", "plugin": "x", "distribution": "segplug-x", "version": "1.0"}]
+
+
+@pytest.mark.parametrize(
+    ("installed", "block", "expected"),
+    [
+        (("segplug-x",), ("x",), "remove it from block in segplug.toml"),
+        (("segplug-x", "segplug-y"), (), "block one ('x@segplug-x' or 'x@segplug-y')"),
+        (("segplug-x",), (), "cannot be imported: ModuleNotFoundError"),
+        (("segplug-y",), ("x",), "Install it: pip install segplug-x==1.0"),
+        ((), (), "Install it: pip install segplug-x==1.0"),
+    ],
+)
+@pytest.mark.parametrize("builtin", [False, True])
+def test_what_is_installed_is_not_said_to_be_installed(
+    kernel_of: Callable[..., Kernel], installed: tuple[str, ...], block: tuple[str, ...], expected: str, builtin: bool
+) -> None:
+    found = (Installed(name, "1.0", ("x", "not_to_be_imported")) for name in installed)
+    registry = kernel_of(*found, block=block).registry
+    recorded = [{**entry, "name": "dice_ce"} for entry in RECORDED] if builtin else RECORDED
+    (text,) = differences(recorded, registry)
+    assert ("pip install" in text) == ("pip install" in expected and not builtin)
+    assert expected in text or "pip install" in expected

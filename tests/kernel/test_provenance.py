@@ -52,16 +52,21 @@ def test_the_same_providers_differ_in_nothing(kernel_with: Callable[..., Kernel]
 
 
 @pytest.mark.parametrize(
-    ("then", "now", "name", "expected"),
+    ("then", "now", "name", "provided", "expected"),
     [
-        ({}, {"other": MINE}, "dice_ce", "was provided by plugin 'builtin' (segplug {v}); now it is 'other'"),
-        ({"other": MINE}, {}, "dice_ce", "was provided by plugin 'other' ((this process) -); now it is 'builtin'"),
-        ({"other": NEW}, {}, "focal", "Install it: pip install"),
-        ({"other": MINE}, {"other": MINE, "third": MINE}, "dice_ce", "both provide"),
+        ({}, {"other": MINE}, "dice_ce", True, "was provided by plugin 'builtin' (segplug {v}); now it is 'other'"),
+        ({"other": MINE}, {}, "dice_ce", True, "was provided by plugin 'other' ((this process) -); now it is 'builtin'"),
+        ({"other": NEW}, {}, "focal", False, "Install it: pip install"),
+        ({"other": MINE}, {"other": MINE, "third": MINE}, "dice_ce", False, "both provide"),
     ],
 )
 def test_other_providers_are_refused_unless_allowed(
-    kernel_with: Callable[..., Kernel], then: dict[str, Any], now: dict[str, Any], name: str, expected: str
+    kernel_with: Callable[..., Kernel],
+    then: dict[str, Any],
+    now: dict[str, Any],
+    name: str,
+    provided: bool,
+    expected: str,
 ) -> None:
     from segplug import __version__
 
@@ -71,8 +76,15 @@ def test_other_providers_are_refused_unless_allowed(
     with pytest.raises(PluginError, match="the model was made with other plugins") as error:
         require_same(recorded, current, "the model", allow_change=False)
     assert expected.replace("{v}", __version__) in str(error.value)
-    assert "--allow-provider-change" in str(error.value)
-    assert require_same(recorded, current, "the model", allow_change=True) == differences(recorded, current)
+    assert ("--allow-provider-change" in str(error.value)) == provided
+    if provided:
+        assert require_same(recorded, current, "the model", allow_change=True) == differences(recorded, current)
+        with pytest.raises(PluginError, match="or train anew"):
+            require_same(recorded, current, "the model", allow_change=False, way_out="train anew")
+    else:  # there is no other to allow: what to do is said as without the flag
+        with pytest.raises(PluginError) as allowed:
+            require_same(recorded, current, "the model", allow_change=True)
+        assert str(allowed.value) == str(error.value)
 
 
 def test_another_version_of_the_same_plugin_is_no_difference(kernel_with: Callable[..., Kernel]) -> None:

@@ -46,6 +46,10 @@ def train(
     continue_: Annotated[
         bool, typer.Option("--continue", help="Go on where an interrupted training stopped; keep what is finished.")
     ] = False,
+    allow_provider_change: Annotated[
+        bool,
+        typer.Option("--allow-provider-change", help="Continue with other plugins than those the training began with."),
+    ] = False,
     pretrained: Annotated[
         Path | None,
         typer.Option("--pretrained", help="Begin with the weights of this checkpoint (segplug, nnU-Net v2 or nnssl)."),
@@ -102,6 +106,7 @@ def train(
             precision=precision or settings.precision,
             seed=seed,
             continue_=continue_,
+            allow_provider_change=allow_provider_change,
             pretrained=pretrained,
             save_probabilities=save_probabilities,
             processes=processes,

@@ -38,8 +38,7 @@ class Kernel:
         Raises:
             PluginError: the name is taken, or its hooks are not what the specification says.
         """
-        known = self._host.records.get(name)
-        if known is not None:
+        if (known := self._host.records.get(name)) is not None:
             raise PluginError(f"{known} is registered already")
         record = self._host.register(plugin, name)
         if record.reason:
@@ -86,9 +85,8 @@ class Kernel:
             if record is None or (record.state is State.ACTIVE and name not in takers):
                 what = "no such plugin is installed" if record is None else f"{record} takes no options"
                 raise WrongReferenceError(f"{what}. Plugins with options: {', '.join(takers) or 'none'}")
-            for tell in (
-                tell for plugin, tell in self._calls("segplug_configured", {"options": given}) if plugin == name
-            ):
+            calls = self._calls("segplug_configured", {"options": given})
+            for tell in (tell for plugin, tell in calls if plugin == name):
                 try:
                     tell()
                 except Exception as error:

@@ -55,6 +55,11 @@ class PluginRecord:
         """Tells plugins apart whose distributions gave them the same name."""
         return f"{self.name}@{self.distribution}"
 
+    @property
+    def trouble(self) -> str:
+        """Why it cannot be used; empty for an active one."""
+        return f"The {self} is {self.state.value}: {self.reason}" if self.state is not State.ACTIVE else ""
+
     def __str__(self) -> str:
         return f"plugin {self.name!r} ({self.distribution} {self.version})"
 
@@ -118,12 +123,13 @@ class PluginHost:
         """Import and register an installed plugin. Of several that claim one name none is taken."""
         kept = replace(record, name=record.full_name) if rivals or record.builtin else record
         if not self._block.isdisjoint((record.name, record.full_name)):
-            return self._keep(kept, State.BLOCKED, "blocked in the settings ([plugins] block)")
+            return self._keep(kept, State.BLOCKED, "blocked in the settings; remove it from block in segplug.toml")
         if record.builtin or ":" in record.name:
             return self._keep(kept, State.BROKEN, f"a plugin cannot be called {record.name!r}")
         also = [f"{r.distribution} {r.version}" for r in rivals if r.full_name not in self._block]
         if also:
-            reason = f"the name {record.name!r} is also claimed by {' and '.join(also)}; block one ('{kept.name}')"
+            either = " or ".join(f"'{r.full_name}'" for r in (record, *rivals))
+            reason = f"the name {record.name!r} is also claimed by {' and '.join(also)}; block one ({either})"
             return self._keep(kept, State.BROKEN, reason)
         try:
             plugin = locate(record.module)

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from segplug.errors import PluginError, SegplugError
+from segplug.errors import PluginError, SegplugError, WrongReferenceError
 from segplug.kernel.plugins import Provided
 from segplug.kernel.registry import Registry
 
-
-@dataclass(frozen=True)
-class Provenance:
-    """One component used: its kind, the name it was asked for by, and the plugin and distribution it came from."""
-
-    kind: str
-    name: str
-    plugin: str
-    distribution: str
-    version: str
-
-    @classmethod
-    def of(cls, provided: Provided) -> Provenance:
-        plugin, name = provided.plugin, provided.asked or provided.component.name
-        return cls(provided.kind.name, name, plugin.name, plugin.distribution, plugin.version)
+ACCEPT = "accept the change with --allow-provider-change"
+FIELDS = ("kind", "name", "plugin", "distribution", "version")
+"""Of a component used: its kind, the name it was asked for by, and the plugin and distribution it came from."""
 
 
 def record(used: Iterable[Provided]) -> list[dict[str, str]]:
     """The JSON form that stands in plans and checkpoints."""
-    return [asdict(Provenance.of(provided)) for provided in used]
+    found = ((each.kind.name, each.asked or each.component.name, each.plugin) for each in used)
+    return [dict(zip(FIELDS, (*asked, by.name, by.distribution, by.version), strict=True)) for *asked, by in found]
 
 
 def differences(recorded: Sequence[Mapping[str, Any]], registry: Registry) -> list[str]:
@@ -37,31 +25,38 @@ def differences(recorded: Sequence[Mapping[str, Any]], registry: Registry) -> li
 
     A newer version of the same plugin is no difference here: plugins answer for their own compatibility.
     """
-    found = []
-    for entry in recorded:
-        then = Provenance(*(str(entry.get(f, "?")) for f in ("kind", "name", "plugin", "distribution", "version")))
-        was = f"{then.kind}: {then.name!r} was provided by plugin {then.plugin!r} ({then.distribution} {then.version})"
-        try:
-            now = Provenance.of(registry.find(then.kind, then.name))
-        except SegplugError as error:
-            found.append(f"{was}; now: {error} Install it: pip install {then.distribution}=={then.version}")
-            continue
-        if now.plugin != then.plugin:
-            found.append(f"{was}; now it is {now.plugin!r} ({now.distribution} {now.version})")
-    return found
+    return [text for text, _ in _compare(recorded, registry)]
 
 
-def require_same(recorded: Sequence[Mapping[str, Any]], registry: Registry, what: str, allow_change: bool) -> list[str]:
-    """Refuse other providers than the recorded ones, unless allowed; returns what differs.
+def require_same(
+    recorded: Sequence[Mapping[str, Any]], registry: Registry, what: str, allow_change: bool, way_out: str = ACCEPT
+) -> list[str]:
+    """Refuse other providers than the recorded ones, unless allowed (`way_out` says how); returns what differs.
 
     Raises:
-        PluginError: providers differ and `allow_change` is False.
+        PluginError: providers differ and `allow_change` is False, or a component has none that could be allowed.
     """
-    found = differences(recorded, registry)
-    if found and not allow_change:
-        listed = "\n  ".join(found)
-        raise PluginError(
-            f"{what} was made with other plugins:\n  {listed}\n"
-            "Install those plugins, pin them in segplug.toml, or accept the change with --allow-provider-change"
-        )
-    return found
+    found = list(_compare(recorded, registry))
+    can_change = all(provided for _, provided in found)
+    if found and not (allow_change and can_change):
+        listed = "\n  ".join(text for text, _ in found)
+        back = f"Install those plugins, pin them in segplug.toml, or {way_out}"
+        raise PluginError(f"{what} was made with other plugins:\n  {listed}" + f"\n{back}" * can_change)
+    return [text for text, _ in found]
+
+
+def _compare(recorded: Sequence[Mapping[str, Any]], registry: Registry) -> Iterator[tuple[str, bool]]:
+    """What differs, and whether anything provides it now."""
+    for entry in recorded:
+        kind, name, plugin, distribution, version = (str(entry.get(field, "?")) for field in FIELDS)
+        was = f"{kind}: {name!r} was provided by plugin {plugin!r} ({distribution} {version})"
+        there = registry.plugin(plugin, distribution)
+        try:
+            now = registry.find(kind, name).plugin
+        except SegplugError as error:
+            lacks = there is None or (not there.trouble and isinstance(error, WrongReferenceError))
+            yield f"{was}; now: {error}" + f" Install it: pip install {distribution}=={version}" * lacks, False
+            continue
+        if now.name != plugin:
+            is_now = f"{was}; now it is {now.name!r} ({now.distribution} {now.version})"
+            yield f"{is_now}. {there.trouble}" if there and there.trouble else is_now, True

@@ -11,7 +11,7 @@ from typing import Any
 
 from segplug.errors import PluginError, UsageError, WrongReferenceError
 from segplug.kernel.kinds import KINDS, Kind, Style
-from segplug.kernel.plugins import PluginHost, Provided, State
+from segplug.kernel.plugins import PluginHost, PluginRecord, Provided
 from segplug.model.component_ref import ComponentRef
 from segplug.protocols.conformance import mismatch
 
@@ -37,8 +37,7 @@ class Registry:
 
     def all(self, kind: str) -> list[Provided]:
         """Every component of a kind, built-ins first."""
-        wanted = _kind(kind)
-        return [p for p in self._host.provided if p.kind is wanted]
+        return [p for p in self._host.provided if p.kind is _kind(kind)]
 
     def names(self, kind: str) -> list[str]:
         """Names (no aliases) of a kind's components."""
@@ -116,6 +115,11 @@ class Registry:
                 f"{type(error).__name__}: {error}"
             ) from error
 
+    def plugin(self, name: str, distribution: str) -> PluginRecord | None:
+        """The record of a distribution's plugin, usable or not; None if it is not installed."""
+        records = (self._host.records.get(key) for key in (f"{name}@{distribution}", name))
+        return next((found for found in records if found and found.distribution == distribution), None)
+
     def in_force(self, kind: str, name: str) -> Provided | str:
         """What a name stands for now, or why it stands for nothing."""
         try:
@@ -177,10 +181,8 @@ class Registry:
         text = f"no component {name!r} among the {kind.name}" + (f", to which {pin} is pinned." if pin else ".")
         text += f" Did you mean {near[0]!r}?" if near else ""
         text += f" There are: {', '.join(self.names(kind.name)) or 'none'}."
-        for record in self._host.records.values():
-            if record.state is not State.ACTIVE:
-                text += f" The {record} is {record.state.value}: {record.reason}."
-        return WrongReferenceError(text)
+        text += "".join(f" {record.trouble}." for record in self._host.records.values() if record.trouble)
+        return WrongReferenceError(text, (kind.name, name))
 
 
 def _pin_line(name: str, provided: Provided) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import segplug
 from segplug.errors import DataError, UsageError
+from segplug.kernel.provenance import require_same
 from segplug.model import Configuration, DatasetDescription, Plan, Split, TrainedFold
 from segplug.protocols import Store
 from segplug.runtime.adapted_network import adapted_plan
@@ -22,7 +23,7 @@ from segplug.runtime.device import resolve_device, resolve_precision
 from segplug.runtime.files import read_json, value_hash
 from segplug.runtime.fold_folder import FoldState, read_state
 from segplug.runtime.plan_codec import decode_plan, encode_plan
-from segplug.runtime.plan_components import require_installed
+from segplug.runtime.plan_components import knowing, require_installed
 from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.preprocessed_cases import case_names, open_store, require_cases
 from segplug.runtime.processes import ALONE, Processes
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_SEED = 0
+BEGIN_ANEW = (
+    "go on with the others (segplug train --continue --allow-provider-change), or train anew (segplug train without "
+    "--continue, which keeps what is there under another name)"
+)
 LARGEST_SEED = 2**63 - 1
 
 
@@ -73,7 +78,7 @@ class FoldWork:
     @property
     def is_trained(self) -> bool:
         """Whether the training is over; validation may not be."""
-        return self.state.trained(self.epochs, getattr(self.chosen.trainer, "patience", None))
+        return self.state.trained(*self.chosen.ends)
 
     @property
     def complete(self) -> bool:
@@ -138,6 +143,7 @@ def find_work(
     precision: str,
     seed: int | None,
     continue_: bool,
+    allow_provider_change: bool = False,
     processes: Processes = ALONE,
 ) -> FoldWork:
     """Find out what `segplug.stages.train.train` was asked for; arguments and errors as there."""
@@ -151,22 +157,29 @@ def find_work(
     description = _read_description(workspace, name)
     torch_device = resolve_device(device, processes)
     resolve_precision(precision, torch_device)  # a mistake in it is told before anything is moved
-    chosen = choose_trainer(project.kernel, plan, configuration, name=trainer, overrides=overrides, epochs=epochs)
+    with knowing(_recorded(workspace, plan, configuration, fold, trainer), registry, f"plan {plan.plans_name!r}"):
+        chosen = choose_trainer(project.kernel, plan, configuration, name=trainer, overrides=overrides, epochs=epochs)
     architecture = chosen_configuration.architecture.name
     trainer_part = folder_name(registry, chosen.provided.qualified_name, architecture, chosen.trainer)
     trained = TrainedFold(workspace.fold_folder(name, trainer_part, plan.plans_name, configuration, fold), fold)
     state = read_state(trained) if continue_ else FoldState()
     continued: Mapping[str, Any] = state.checkpoint.extension if state.checkpoint else {}
+    recorded = continued.get("provenance", ())
     if "trainer" in continued:
-        chosen = choose_trainer(
-            project.kernel,
-            plan,
-            configuration,
-            name=trainer,
-            overrides=overrides,
-            epochs=epochs,
-            continued=continued["trainer"],
-        )
+        with knowing(recorded, registry, str(trained.folder)):
+            chosen = choose_trainer(
+                project.kernel,
+                plan,
+                configuration,
+                name=trainer,
+                overrides=overrides,
+                epochs=epochs,
+                continued=continued["trainer"],
+            )
+    if state.checkpoint is not None and not state.trained(*chosen.ends):
+        in_use = _in_use(recorded, chosen, architecture)
+        training = f"{state.checkpoint.path}: this training"
+        require_same(in_use, registry, training, allow_provider_change, BEGIN_ANEW)
     plan = adapted_plan(plan, configuration, chosen.trainer)
     chosen_configuration = plan.configurations[configuration]
     if precision == "auto" and continued.get("device") == torch_device.type:
@@ -212,6 +225,35 @@ def _read_description(workspace: Workspace, dataset: str) -> DatasetDescription:
     if not file.is_file():
         file = workspace.raw_folder(dataset) / "dataset.json"
     return parse_description(read_json(file), dataset, file)
+
+
+def _recorded(
+    workspace: Workspace, plan: Plan, configuration: str, fold: int | str, trainer: str | None
+) -> Sequence[Mapping[str, str]]:
+    """What is recorded of plugins by the plan and, where a trainer is named, by what it trained here before."""
+    if trainer is None:
+        return plan.provenance
+    name = trainer.rpartition(":")[2]
+    folder = workspace.fold_folder(plan.dataset_name, name, plan.plans_name, configuration, fold)
+    before = read_state(TrainedFold(folder, fold)).checkpoint
+    return [*plan.provenance, *(before.extension.get("provenance", ()) if before else ())]
+
+
+def _in_use(
+    recorded: Sequence[Mapping[str, Any]], chosen: ChosenTrainer, architecture: str
+) -> list[Mapping[str, Any]]:
+    """What a checkpoint records of the components that its training would go on with."""
+    named = dict.fromkeys(chosen.components)
+    if not any(kind == "architectures" for kind, _ in named):
+        named["architectures", architecture] = None
+    found = [entry for entry in recorded if (entry.get("kind"), entry.get("name")) in named]
+    # the user may have named the trainer otherwise then: by an alias, or as plugin:name
+    same = [e for e in recorded if e.get("kind") == "trainers" and _plain(e) in chosen.provided.names]
+    return [*found, *({**entry, "name": chosen.provided.asked} for entry in same if entry not in found)]
+
+
+def _plain(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("name")).rpartition(":")[2]
 
 
 def _require_same(work: FoldWork, checkpoint: Checkpoint) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from segplug.errors import PluginError, WrongReferenceError
+from segplug.errors import PluginError, UsageError, WrongReferenceError
 from segplug.kernel import Registry
 from segplug.kernel.plugins import Provided
 from segplug.kernel.provenance import differences
@@ -75,6 +76,31 @@ def require_installed(registry: Registry, plan: Plan, configurations: Iterable[s
     if recorded:
         listed = "\n  ".join(differences(recorded, registry))
         raise PluginError(f"plan {plan.plans_name!r} of {plan.dataset_name} was made with other plugins:\n  {listed}")
+
+
+@contextmanager
+def knowing(recorded: Sequence[Mapping[str, Any]], registry: Registry, what: str) -> Iterator[None]:
+    """Within the block, a component that does not exist is told with what to install, if the record knows it.
+
+    Args:
+        recorded: as `segplug.kernel.provenance` records it.
+        what: the thing that has the record.
+
+    Raises:
+        UsageError: instead of the one that a name of the user's caused.
+        PluginError: instead of another `WrongReferenceError`.
+    """
+    try:
+        yield
+    except (UsageError, WrongReferenceError) as error:
+        cause = error.__cause__ if isinstance(error, UsageError) else error
+        missing = cause.missing if isinstance(cause, WrongReferenceError) else None
+        entries = [entry for entry in recorded if (entry.get("kind"), entry.get("name")) == missing]
+        if not entries:
+            raise
+        listed = "\n  ".join(differences(entries, registry))
+        raised = UsageError if isinstance(error, UsageError) else PluginError
+        raise raised(f"{what} was made with other plugins:\n  {listed}") from error
 
 
 def components_of(plan: Plan) -> Iterator[Named]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segplug.errors import DataError, PluginError, UsageError
 from segplug.kernel import Kernel
@@ -14,6 +15,7 @@ from segplug.protocols import Reader, Writer
 from segplug.runtime.dataset_json import parse_description
 from segplug.runtime.files import read_json, replacing
 from segplug.runtime.plan_codec import read_plan
+from segplug.runtime.plan_components import knowing
 from segplug.runtime.prediction_output import find_writer
 
 DATASET, PLANS = "dataset.json", "plans.json"
@@ -27,19 +29,32 @@ class FolderDescription:
         dataset_json: the file `dataset` was read from.
         plans: the plans file, or None where there is none (nnU-Net's ensembles).
         reader: name of the reader of the label maps; its writer has the same name.
+        provenance: of the plans, which knows what to install for a reader that is not there.
     """
 
     dataset: DatasetDescription
     dataset_json: Path
     plans: Path | None
     reader: str
+    provenance: Sequence[Mapping[str, Any]] = ()
 
     def build_reader(self, kernel: Kernel) -> Reader:
-        built: Reader = kernel.registry.build("readers", self.reader)
-        return built
+        with knowing(self.provenance, kernel.registry, str(self.plans)):
+            built: Reader = kernel.registry.build("readers", self.reader)
+            return built
 
     def build_writer(self, kernel: Kernel) -> Writer:
+        self.require_reader(kernel)
         return find_writer(kernel, self.reader, self.dataset.file_ending, self.dataset.labels)
+
+    def require_reader(self, kernel: Kernel) -> None:
+        """Refuse to go on without the plans' reader: nothing else may read or write the label maps in its place.
+
+        Raises:
+            PluginError: it is not there; what to install is told if the plans know.
+        """
+        with knowing(self.provenance, kernel.registry, str(self.plans)):
+            kernel.registry.find("readers", self.reader)
 
     def copy_to(self, folder: Path) -> None:
         """Put dataset.json, and plans.json if it is there, beside what is made of these label maps."""
@@ -78,7 +93,7 @@ def describe_folder(
     if plans is not None:
         plan = read_plan(plans)
         dataset = parse_description(content, plan.dataset_name, file)
-        return FolderDescription(dataset, file, plans, plan.reader.name)
+        return FolderDescription(dataset, file, plans, plan.reader.name, plan.provenance)
     dataset = parse_description(content, folder.name, file)
     return FolderDescription(dataset, file, None, _reader_name(kernel, folder, dataset))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from segplug.runtime.dataset_json import parse_description
 from segplug.runtime.files import file_hash, read_json, value_hash
 from segplug.runtime.network import build_network, count_input_channels
 from segplug.runtime.plan_codec import decode_plan
+from segplug.runtime.plan_components import components_of
 
 CHECKPOINTS = ("final", "best", "latest")
 
@@ -111,11 +113,14 @@ class TrainedModel:
         return network.eval().requires_grad_(False)
 
     def _check_provenance(self, allow_change: bool) -> None:
+        # what only other configurations of the plan name is not needed
+        own = replace(self.plan, configurations={self.configuration.name: self.configuration}, training={})
+        others = {(n.kind, n.name) for n in components_of(self.plan)} - {(n.kind, n.name) for n in components_of(own)}
         recorded = {
             (entry.get("kind"), entry.get("name")): entry
             for source in (self.plan.provenance, *(c.extension.get("provenance", ()) for c in self._checkpoints))
             for entry in source
-            if entry.get("kind") in _USED_AT_PREDICTION
+            if entry.get("kind") in _USED_AT_PREDICTION and (entry.get("kind"), entry.get("name")) not in others
         }
         require_same(list(recorded.values()), self._registry, f"model {self.folder}", allow_change)
 

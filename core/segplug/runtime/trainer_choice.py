@@ -53,6 +53,18 @@ class ChosenTrainer:
         """JSON values; empty for a trainer that is no dataclass."""
         return as_settings(self.trainer) if hasattr(self.trainer, "__dataclass_fields__") else {}
 
+    @property
+    def ends(self) -> tuple[int | None, int | None]:
+        """Its epochs and its patience, as far as it has them: what says when a training is over."""
+        return getattr(self.trainer, "epochs", None), getattr(self.trainer, "patience", None)
+
+    @property
+    def components(self) -> list[tuple[str, str]]:
+        """Kind and name of the trainer and of what its settings name."""
+        refs = [(kind, getattr(self.trainer, part, None)) for part, kind in COMPONENTS.items()]
+        named = [(kind, ref.name) for kind, ref in refs if isinstance(ref, ComponentRef)]
+        return [("trainers", self.provided.asked), *named]
+
 
 def choose_trainer(
     kernel: Kernel,

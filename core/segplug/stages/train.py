@@ -21,6 +21,7 @@ from segplug.runtime.fold_folder import forget_validation, set_aside
 from segplug.runtime.fold_work import FoldWork, find_work, parse_fold
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.plan_codec import encode_plan
+from segplug.runtime.plan_components import knowing
 from segplug.runtime.processes import ALONE, Processes
 from segplug.runtime.project import Project
 from segplug.runtime.trainer_choice import public_name, record
@@ -49,6 +50,7 @@ def train(
     continue_: bool = False,
     pretrained: Path | None = None,
     save_probabilities: bool = False,
+    allow_provider_change: bool = False,
     processes: Processes = ALONE,
 ) -> TrainedFold:
     """Train one fold, then predict and evaluate its validation cases.
@@ -71,6 +73,7 @@ def train(
             precision unless others are given. What is finished is kept. Without it a fold that was trained before is
             trained anew; its old folder is kept under the name `previous_fold_<fold>_<time>`.
         pretrained: checkpoint whose weights the network begins with; see `runtime.pretrained.transfer`.
+        allow_provider_change: continue although a component of the training is now another plugin's than when it began.
         save_probabilities: keep the probabilities of the validation cases, which `select` makes ensembles of.
         processes: that train together: each makes this very call with its own rank, as torchrun starts them. Batches
             and validation cases are divided among them; the result is one process's, but for rounding. The first one
@@ -81,7 +84,7 @@ def train(
         DataError: the plan, preprocessed cases or splits are missing or wrong, or have changed since the training that
             is to be continued began.
         CheckpointError: a checkpoint cannot be read or written.
-        PluginError: a component is missing.
+        PluginError: a component is missing, or another plugin's than when the training that is to be continued began.
         ElsewhereError: another of the processes failed, and tells why.
     """
     if not processes.first:
@@ -101,6 +104,7 @@ def train(
                 precision=precision,
                 seed=seed,
                 continue_=continue_,
+                allow_provider_change=allow_provider_change,
                 processes=processes,
             )
             beginning = _check(project, work, pretrained, processes)
@@ -108,7 +112,13 @@ def train(
         if work.complete:
             with project.stage(STAGE, f"{work.subject} (finished already, nothing to do)"):
                 return work.trained
-        _train_and_validate(project, work, continue_, beginning, save_probabilities, processes)
+        settings = PredictionSettings(
+            device=str(work.device),
+            precision=work.precision,
+            save_probabilities=save_probabilities,
+            allow_provider_change=allow_provider_change,
+        )
+        _train_and_validate(project, work, continue_, beginning, settings, processes)
     return work.trained
 
 
@@ -155,7 +165,8 @@ def _check(project: Project, work: FoldWork, pretrained: Path | None, processes:
     if work.is_trained:
         return None
     processes.require_samples(work.batch_size)
-    try_components(project.kernel.registry, work.chosen, work.configuration, work.dataset)
+    with knowing(work.plan.provenance, project.kernel.registry, f"plan {work.plan.plans_name!r}"):
+        try_components(project.kernel.registry, work.chosen, work.configuration, work.dataset)
     return begin(project.kernel.registry, work, pretrained)
 
 
@@ -164,7 +175,7 @@ def _train_and_validate(
     work: FoldWork,
     continue_: bool,
     beginning: Beginning | None,
-    save_probabilities: bool,
+    settings: PredictionSettings,
     processes: Processes,
 ) -> None:
     kept = None
@@ -180,9 +191,6 @@ def _train_and_validate(
                 held.enter_context(telling_of_training(project, work, continue_, processes))
         if beginning is not None:
             _train(project, work, _subject(work, continue_, kept), beginning, processes)
-        settings = PredictionSettings(
-            device=str(work.device), precision=work.precision, save_probabilities=save_probabilities
-        )
         with training_compute(work.device, processes):
             validate_fold(
                 project,
