@@ -117,6 +117,15 @@ def test_no_prediction_at_all_is_an_error_even_if_missing_ones_are_allowed(proje
         evaluate(project, *folders, DESCRIPTION, allow_missing=True)
 
 
+def test_predictions_of_other_cases_than_the_references_are_told(project, folders):
+    with pytest.raises(DataError, match=r"no reference for any of its label maps \(one, two, two-b\)"):
+        evaluate(project, {}, folders[1], DESCRIPTION)
+    for file in folders[1].iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"no label maps named CASE\.nii\.gz"):
+        evaluate(project, {}, folders[1], DESCRIPTION)
+
+
 def test_every_bad_case_is_told_at_once(project, folders):
     array = np.zeros((6, 9, 8), np.uint8)
     write(folders[1] / "one.nii.gz", array, origin=(6.0, -3.0, 7.5))

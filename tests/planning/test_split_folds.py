@@ -96,6 +96,19 @@ def test_nnunets_folds_without_any_wish(project):
     assert len(split_folds(project, 504, folds=3, overwrite=True).splits) == 3
 
 
+def test_edited_folds_are_checked_where_they_are_shown(project):
+    made = split_folds(project, 504)
+    folds = json.loads(made.file.read_text())
+    folds[1]["val"].append(folds[1]["train"][0])
+    made.file.write_text(json.dumps(folds))
+    with pytest.warns(UserWarning, match="fold 1 trains on 1 of its validation cases"):
+        assert split_folds(project, 504).kept
+    folds[1]["val"][-1] = "nope"
+    made.file.write_text(json.dumps(folds))
+    with pytest.raises(DataError, match=r"splits_final\.json: fold 1 names 1 case not there: nope"):
+        split_folds(project, 504)
+
+
 def test_mistakes_are_told(project, table):
     with pytest.raises(UsageError, match="--folds 1"):
         split_folds(project, 504, folds=1)

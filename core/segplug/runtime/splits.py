@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,16 @@ def find_split(
     if fold >= len(splits):
         return random_split(names, fold)
     split = splits[fold]
+    check_split(file, fold, split, names)
+    return split
+
+
+def check_split(file: Path, fold: int, split: Split, names: Collection[str]) -> None:
+    """Refuse what cannot be trained, and warn of what trains on its validation cases.
+
+    Raises:
+        DataError: the fold names cases that are not among `names`.
+    """
     unknown = sorted({*split.train, *split.val} - set(names))
     if unknown:
         raise DataError(
@@ -72,7 +82,6 @@ def find_split(
             "validation says nothing of new cases",
             stacklevel=2,
         )
-    return split
 
 
 def random_split(cases: Sequence[str], fold: int) -> Split:

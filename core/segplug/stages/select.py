@@ -18,7 +18,7 @@ from segplug.runtime.postprocessing_file import DEFAULT_POSTPROCESSOR
 from segplug.runtime.prediction_folder import describe_folder
 from segplug.runtime.prediction_output import PredictionOutput
 from segplug.runtime.project import Project
-from segplug.runtime.splits import read_splits
+from segplug.runtime.splits import ALL, read_splits
 from segplug.runtime.train_command import train_command
 from segplug.runtime.trainer_choice import NNUNET_TRAINER
 from segplug.stages.crossval import evaluate_if_changed, find_references, gather_folds
@@ -95,7 +95,7 @@ def select(
         computing: with what missing probabilities are predicted; None for the defaults.
 
     Raises:
-        UsageError: there is no model, or none of a name that was given.
+        UsageError: there is no model, or none of a name that was given; or a fold is `all`.
         DataError: a fold is not trained to its end, files are missing, or models were validated on different cases.
     """
     name = project.workspace.dataset_name(dataset)
@@ -103,6 +103,11 @@ def select(
     used_folds = tuple(_folds(project, name) if folds is None else folds)
     if not used_folds:
         raise UsageError("no fold given")
+    if ALL in used_folds:
+        raise UsageError(
+            "--fold all: that model was trained on the cases that it was validated on, which tells nothing of new "
+            "ones. Select by the other folds; 'segplug predict -d DATASET -f all' predicts with the model of all cases"
+        )
     models = _find_models(project, root, configurations, plans_names, trainers, used_folds)
     pairs = list(combinations(models, 2)) if ensembles else []
     candidates: list[Candidate] = []

@@ -12,7 +12,7 @@ from segplug.model import ComponentRef, Split
 from segplug.runtime.case_groups import group_cases
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import survey_dataset
-from segplug.runtime.splits import FILE_NAME, read_splits, write_splits
+from segplug.runtime.splits import FILE_NAME, check_split, read_splits, write_splits
 
 STAGE = "split"
 KFOLD, GROUPED = "kfold", "grouped_kfold"
@@ -72,7 +72,10 @@ def split_folds(
     given = {key: value for key, value in options.items() if value not in (None, {})}
     asked = given or splitter is not None
     if file.is_file() and not asked:
-        return Folds(file, tuple(read_splits(file)), kept=True)
+        there = tuple(read_splits(file))
+        for number, split in enumerate(there):  # it may have been edited
+            check_split(file, number, split, cases)
+        return Folds(file, there, kept=True)
     reference = splitter or (GROUPED if groups or strata else KFOLD)
     reference = reference if isinstance(reference, ComponentRef) else ComponentRef(reference)
     with project.stage(STAGE, name):
