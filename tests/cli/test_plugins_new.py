@@ -118,8 +118,13 @@ def test_a_plugin_that_cannot_be_imported_fails_the_check(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "kind", "what"),
     [
-        ("my plugin", "loss", "expected small letters"),
-        ("segplug-", "loss", "expected small letters"),
+        ("my plugin", "loss", "expected a small letter, then small letters, digits and single hyphens"),
+        ("segplug-", "loss", "expected a small letter, then"),
+        ("3d-net", "architecture", "expected a small letter, then"),
+        ("builtin", "metric", "its module segplug_builtin .* stand in the way of segplug's own. Choose another name"),
+        ("segplug", "command", "stand in the way"),
+        ("dice-ce", "loss", r"'dice_ce' is a built-in component among the losses.*Choose another name.*replaces=True"),
+        ("train", "command", "'train' is segplug's own, which is never replaced. Choose another name"),
         ("focal", "lossy", "there are: reader, writer"),
     ],
 )
@@ -127,6 +132,12 @@ def test_wrong_names_are_refused(tmp_path: Path, name: str, kind: str, what: str
     with pytest.raises(UsageError, match=what):
         write_plugin(name, kind, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_names_of_other_kinds_are_free(tmp_path: Path) -> None:
+    write_plugin("train", "loss", tmp_path)
+    write_plugin("dice-ce", "metric", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"segplug-train", "segplug-dice-ce"}
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:

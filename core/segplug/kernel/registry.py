@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from segplug.errors import PluginError, UsageError, WrongReferenceError
+from segplug.errors import PluginError, UsageError, WrongReferenceError, did_you_mean
 from segplug.kernel.kinds import KINDS, Kind, Style
 from segplug.kernel.plugins import PluginHost, Provided, State
 from segplug.model.component_ref import ComponentRef
@@ -110,7 +109,7 @@ class Registry:
         """Import the implementation behind a component, naming the plugin if that fails."""
         try:
             return provided.component.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{provided.kind.name}: {provided.component.name!r} of {provided.plugin} cannot be loaded: "
                 f"{type(error).__name__}: {error}"
@@ -173,13 +172,14 @@ class Registry:
 
     def _unknown(self, kind: Kind, name: str, candidates: Iterable[Provided], pin: str = "") -> PluginError:
         known = {n for p in candidates for n in (*p.names, p.qualified_name)}
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
         text = f"no component {name!r} among the {kind.name}" + (f", to which {pin} is pinned." if pin else ".")
-        text += f" Did you mean {near[0]!r}?" if near else ""
+        text += did_you_mean(name, known)
         text += f" There are: {', '.join(self.names(kind.name)) or 'none'}."
-        for record in self._host.records.values():
-            if record.state is not State.ACTIVE:
-                text += f" The {record} is {record.state.value}: {record.reason}."
+        unusable = [record for record in self._host.records.values() if record.state is not State.ACTIVE]
+        owners = [record for record in unusable if ":" in name and record.is_called(name.partition(":")[0])]
+        text += "".join(f" The {record} is {record.state.value}: {record.reason}." for record in owners)
+        if unusable and not owners:  # their reasons may be long, and seldom are why this name is unknown
+            text += f" Plugins that cannot be used: {len(unusable)}; see `segplug plugins list`."
         return WrongReferenceError(text)
 
 
@@ -189,9 +189,7 @@ def _pin_line(name: str, provided: Provided) -> str:
 
 def _kind(name: str) -> Kind:
     if name not in KINDS:
-        near = get_close_matches(name, KINDS, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"no kind of component {name!r}.{hint} There are: {', '.join(KINDS)}")
+        raise UsageError(f"no kind of component {name!r}.{did_you_mean(name, KINDS)} There are: {', '.join(KINDS)}")
     return KINDS[name]
 
 
