@@ -204,3 +204,10 @@ def test_groups_for_a_splitter_that_takes_none(project):
     assert "phantom_" not in str(told.value)
     with pytest.raises(UsageError, match=r"^--stratify: splitter 'kfold' takes no strata .*it takes --folds, --seed"):
         split_folds(project, 504, splitter="kfold", stratify=".")
+
+
+def test_a_training_is_told_of_it_too(project):
+    project.kernel.register(Halves(), "halves")
+    with pytest.raises(PluginError, match="'pairs' returned a tuple as a fold"):
+        find_split(project, NAME, ["a", "b"], 0, splitter="pairs")
+    assert not project.workspace.splits_file(NAME).exists()

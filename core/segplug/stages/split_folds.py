@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segplug.errors import DataError, PluginError, UsageError
+from segplug.errors import DataError, UsageError
 from segplug.kernel import Registry
 from segplug.model import ComponentRef, Split
 from segplug.runtime.case_groups import group_cases
 from segplug.runtime.component_text import component_of_user
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import survey_dataset
-from segplug.runtime.splits import FILE_NAME, read_splits, write_splits
+from segplug.runtime.splits import FILE_NAME, as_splits, read_splits, write_splits
 
 STAGE = "split"
 KFOLD, GROUPED = "kfold", "grouped_kfold"
@@ -88,7 +88,7 @@ def split_folds(
         make: Callable[[Sequence[str]], list[Split]] = project.kernel.registry.build(
             "splitters", reference.with_options(**given)
         )
-        made = _splits(make(cases), reference.name)
+        made = as_splits(make(cases), reference.name)
         _check(made, cases, reference.name)
         raw = _raw_folder(project, dataset)
         if raw is not None and (raw / FILE_NAME).is_file() and tuple(read_splits(raw / FILE_NAME)) != made:
@@ -149,18 +149,6 @@ def _check_wishes(registry: Registry, splitter: ComponentRef, given: Iterable[st
             )
         if name in splitter.options:
             raise UsageError(f"{COMMANDS[name]}: --splitter gives {name} too. Leave one of them out")
-
-
-def _splits(made: Any, splitter: str) -> tuple[Split, ...]:
-    """What a splitter made, if that is folds."""
-    found = tuple(made) if isinstance(made, Iterable) else ()
-    wrong = next((fold for fold in found if not isinstance(fold, Split)), None)
-    if wrong is not None or not isinstance(made, Iterable):
-        what = f"a {type(made).__name__}" if wrong is None else f"a {type(wrong).__name__} as a fold"
-        raise PluginError(
-            f"splitters: {splitter!r} returned {what}; expected a list of segplug.model.Split(train, val)"
-        )
-    return found
 
 
 def _check(splits: Sequence[Split], cases: Sequence[str], splitter: str) -> None:
