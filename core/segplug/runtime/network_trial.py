@@ -43,7 +43,7 @@ def try_network(
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices), torch.no_grad():
-            found = network.to(device).eval()(torch.zeros(shape, device=device))
+            found = network.to(device).train(False)(torch.zeros(shape, device=device))
     except torch.OutOfMemoryError:  # for the training to tell, which knows what to do
         return
     except Exception as error:  # a stranger's mistake can be any
