@@ -65,6 +65,11 @@ def test_what_is_written_installs_and_its_tests_pass(written: Path, installed: P
     assert " passed" in done.stdout
 
 
+def test_a_reader_is_told_to_need_a_writer(written: Path) -> None:
+    assert "segplug_choose_writer" in (written / "segplug-my-reader/README.md").read_text()
+    assert "segplug_choose_writer" not in (written / "segplug-my-writer/README.md").read_text()
+
+
 def test_what_is_written_is_clean(written: Path) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     if not ruff.exists():

@@ -32,6 +32,13 @@ TEST_OPTIONS = {
     "architectures": ", patch_size=(16, 16, 16)",
 }
 """What the conformance suite has to know of the examples."""
+README_NOTES = {
+    "readers": """Training's validation and prediction write label maps: they need a writer of the reader's name too
+(hook `segplug_writers`; `segplug plugins new NAME --kind writer` shows one), or an answer to the hook
+`segplug_choose_writer`. Without either, `segplug train` refuses to begin.
+""",
+}
+"""What somebody has to know who makes more of the example."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +172,7 @@ def test_conformance(check: BoundCheck) -> None:
     about = f"One of segplug's {kind}: {KINDS[kind].summary}."
     return {
         "pyproject.toml": _pyproject(names, f'[project.entry-points.segplug]\n{names.component} = "{names.package}"'),
-        "README.md": _readme(names, about, f"segplug plugins check {names.component}"),
+        "README.md": _readme(names, about, f"segplug plugins check {names.component}", README_NOTES.get(kind, "")),
         f"{names.package}/__init__.py": init,
         f"{names.package}/{module}.py": implementation,
         f"{names.package}/py.typed": "",
@@ -248,8 +255,8 @@ test = ["pytest"]
 '''
 
 
-def _readme(names: Names, about: str, look: str) -> str:
-    return f"""# {names.distribution}
+def _readme(names: Names, about: str, look: str, note: str = "") -> str:
+    text = f"""# {names.distribution}
 
 {about}
 
@@ -259,3 +266,4 @@ $ pytest
 $ {look}
 ```
 """
+    return f"{text}\n{note}" if note else text

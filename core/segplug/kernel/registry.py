@@ -12,7 +12,7 @@ from segplug.errors import PluginError, UsageError, WrongReferenceError, did_you
 from segplug.kernel.kinds import KINDS, Kind, Style
 from segplug.kernel.plugins import PluginHost, Provided, State
 from segplug.model.component_ref import ComponentRef
-from segplug.protocols.conformance import mismatch
+from segplug.protocols.conformance import mismatch, own_parameters
 
 
 class Registry:
@@ -84,7 +84,7 @@ class Registry:
                 (signature.bind if is_object else signature.bind_partial)(**options)
             built = factory(**options) if is_object else partial(factory, **options) if options else factory
         except (TypeError, ValueError) as error:
-            raise _unfit(provided, ref, takes, error) from error
+            raise _unfit(provided, ref, signature, error) from error
         problem = mismatch(built, provided.kind.load_protocol())
         if problem:
             what = f"{kind}: {provided.component.name!r} of {provided.plugin}"
@@ -103,7 +103,7 @@ class Registry:
             if signature is not None:
                 signature.bind_partial(**ref.options)
         except TypeError as error:
-            raise _unfit(provided, ref, _takes(signature), error) from error
+            raise _unfit(provided, ref, signature, error) from error
 
     def load(self, provided: Provided) -> Callable[..., Any]:
         """Import the implementation behind a component, naming the plugin if that fails."""
@@ -200,10 +200,12 @@ def _takes(signature: inspect.Signature | None) -> set[str]:
     return {p.name for p in signature.parameters.values() if p.kind in _BY_NAME} if signature else set()
 
 
-def _unfit(provided: Provided, ref: ComponentRef, takes: set[str], error: Exception) -> PluginError:
+def _unfit(provided: Provided, ref: ComponentRef, takes: inspect.Signature | None, error: Exception) -> PluginError:
+    function = takes if provided.kind.style is Style.FUNCTION else None
+    own = own_parameters(function, provided.kind.load_protocol()) if function else _takes(takes)
     what = f"{provided.kind.name}: {provided.qualified_name} cannot be made from the options {dict(ref.options)}"
     made = ". It is called with options alone and returns what is used" if "missing a required" in str(error) else ""
-    return WrongReferenceError(f"{what}: {error}. It takes: {', '.join(sorted(takes)) or 'no options'}{made}")
+    return WrongReferenceError(f"{what}: {error}. It takes: {', '.join(sorted(own)) or 'no options'}{made}")
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
