@@ -190,7 +190,7 @@ def test_wrong_folders(project: Project, make_model: Make, images: Path, tmp_pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty: no images; expected files named CASE_0000\.nii\.gz"):
         predict_folder(project, tmp_path / "empty", tmp_path / "out", model)
-    with pytest.raises(UsageError, match="case_0_0000.nii.gz: a file; expected its folder"):
+    with pytest.raises(UsageError, match=r"case_0_0000\.nii\.gz: a file; expected its folder"):
         predict_folder(project, images / "case_0_0000.nii.gz", tmp_path / "out", model)
     with pytest.raises(UsageError, match="missing: no such folder"):
         predict_folder(project, tmp_path / "missing", tmp_path / "out", model)
