@@ -189,7 +189,8 @@ and `__name__` stands for its module."""
 
 PROVIDERS = """A provider hook yields components of one kind. Each is described by a protocol in `segplug.protocols`: a
 function or an object of that shape is all it takes, there is nothing to subclass. Every name may be given in a plan or
-with `--set`, with options as JSON values."""
+with `--set`, with options as JSON values; `--splitter`, `--metric` and `--postprocessor` take them behind the name, as
+`NAME,option=VALUE,...`."""
 
 CONTRACT = """The hook is `{kind.hook}`, see the [hook reference](../hooks.md#provider-hooks)."""
 

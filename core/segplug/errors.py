@@ -6,6 +6,9 @@ them without a traceback; anything that is not a `SegplugError` is a bug and kee
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class SegplugError(Exception):
     """Something failed that the user can mend. Exit code 1."""
@@ -44,3 +47,9 @@ class WrongReferenceError(PluginError):
 
 class CheckpointError(SegplugError):
     """A checkpoint or model folder cannot be used as it is."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The part of a message about an unknown name that tells the nearest known one; empty if none is near."""
+    near = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""

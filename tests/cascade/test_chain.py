@@ -213,6 +213,9 @@ def test_what_is_wrong_with_the_previous_stage_is_told(
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"phantom_004\.nii\.gz: no such file; expected the label map that 3d_lowres"):
         predict_folder(project, images, tmp_path / "out", model, previous_stage=tmp_path / "empty")
+    (tmp_path / "empty" / "3d_lowres").mkdir()  # as --keep-previous leaves it
+    with pytest.raises(DataError, match=r"Give .*empty/3d_lowres, or leave --previous-stage out"):
+        predict_folder(project, images, tmp_path / "out", model, previous_stage=tmp_path / "empty")
     labels = sitk.ReadImage(str(chain / "raw" / NAME / "labelsTs" / "phantom_004.nii.gz"))
     labels.SetSpacing((3.0, 3.0, 3.0))
     (tmp_path / "moved").mkdir()

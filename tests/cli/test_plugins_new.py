@@ -65,6 +65,11 @@ def test_what_is_written_installs_and_its_tests_pass(written: Path, installed: P
     assert " passed" in done.stdout
 
 
+def test_a_reader_is_told_to_need_a_writer(written: Path) -> None:
+    assert "segplug_choose_writer" in (written / "segplug-my-reader/README.md").read_text()
+    assert "segplug_choose_writer" not in (written / "segplug-my-writer/README.md").read_text()
+
+
 def test_what_is_written_is_clean(written: Path) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     if not ruff.exists():
@@ -118,8 +123,13 @@ def test_a_plugin_that_cannot_be_imported_fails_the_check(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "kind", "what"),
     [
-        ("my plugin", "loss", "expected small letters"),
-        ("segplug-", "loss", "expected small letters"),
+        ("my plugin", "loss", "expected a small letter, then small letters, digits and single hyphens"),
+        ("segplug-", "loss", "expected a small letter, then"),
+        ("3d-net", "architecture", "expected a small letter, then"),
+        ("builtin", "metric", "its module segplug_builtin .* stand in the way of segplug's own. Choose another name"),
+        ("segplug", "command", "stand in the way"),
+        ("dice-ce", "loss", r"'dice_ce' is a built-in component among the losses.*Choose another name.*replaces=True"),
+        ("train", "command", "'train' is segplug's own, which is never replaced. Choose another name"),
         ("focal", "lossy", "there are: reader, writer"),
     ],
 )
@@ -127,6 +137,12 @@ def test_wrong_names_are_refused(tmp_path: Path, name: str, kind: str, what: str
     with pytest.raises(UsageError, match=what):
         write_plugin(name, kind, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_names_of_other_kinds_are_free(tmp_path: Path) -> None:
+    write_plugin("train", "loss", tmp_path)
+    write_plugin("dice-ce", "metric", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"segplug-train", "segplug-dice-ce"}
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:

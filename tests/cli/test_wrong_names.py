@@ -44,6 +44,8 @@ def segplug(root: Path, *arguments: str, settings: str = "") -> subprocess.Compl
     [
         (("plan", "501", "--planner", "nope"), "planner: no component 'nope' among the planners"),
         (("train", "501", "2d", "0", "--trainer", "nope"), "trainer: no component 'nope' among the trainers"),
+        (("splits", "501", "--splitter", "nope"), "--splitter: no component 'nope' among the splitters"),
+        (("splits", "501", "--splitter", "kfold,fold=2"), "'fold'. It takes: folds, seed"),
         (("run", "501", "--planner", "nope"), "planner: no component 'nope'"),
         (("run", "501", "-c", "3d_fulres"), "no configuration '3d_fulres'. Did you mean 3d_fullres?"),
         (("run", "501", "--trainer", "nope"), "trainer: no component 'nope'"),

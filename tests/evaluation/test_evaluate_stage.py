@@ -13,8 +13,10 @@ import pytest
 import SimpleITK as sitk
 
 import segplug.runtime.project
+from segplug import Component, hookimpl
 from segplug.cli.evaluate import parse_labels
-from segplug.errors import DataError, UsageError
+from segplug.errors import DataError, PluginError, UsageError
+from segplug.kernel import Kernel
 from segplug.model import DatasetDescription, Geometry, Labels, LabelSet
 from segplug.runtime.evaluation import read_summary
 from segplug.runtime.project import Project
@@ -115,6 +117,15 @@ def test_no_prediction_at_all_is_an_error_even_if_missing_ones_are_allowed(proje
         file.unlink()
     with pytest.raises(DataError, match="for 3 of the references: one, two, two-b"):
         evaluate(project, *folders, DESCRIPTION, allow_missing=True)
+
+
+def test_predictions_of_other_cases_than_the_references_are_told(project, folders):
+    with pytest.raises(DataError, match=r"no reference for any of its label maps \(one, two, two-b\)"):
+        evaluate(project, {}, folders[1], DESCRIPTION)
+    for file in folders[1].iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"no label maps named CASE\.nii\.gz"):
+        evaluate(project, {}, folders[1], DESCRIPTION)
 
 
 def test_every_bad_case_is_told_at_once(project, folders):
@@ -245,3 +256,43 @@ def test_a_label_that_occurs_nowhere_is_told(folders):
     assert done.returncode == 0
     assert "warning: in no reference and no prediction, so without a score: class 7\n" in done.stderr
     assert "without a score" not in run(*folders).stderr
+
+
+class Metrics:
+    @hookimpl
+    def segplug_metrics(self):
+        yield Component("wordy", wordy, "a text")
+        yield Component("shares", shares, "with options that are no numbers")
+
+
+@pytest.fixture
+def with_metrics():
+    with Project(Workspace(), Kernel(discover=False), workers=0) as opened:
+        opened.kernel.register(Metrics(), "metrics")
+        yield opened
+
+
+def wordy(comparison):
+    return "0.5"
+
+
+def shares(comparison, weights=(1.0,), of="all"):
+    return sum(weights) if of == "all" else 0.0
+
+
+def test_a_metric_that_gives_no_number_is_named_once(with_metrics, folders):
+    with pytest.raises(PluginError, match=r"^metrics: 'wordy' returned a str; expected a number$"):
+        evaluate(with_metrics, *folders, DESCRIPTION, metrics=["wordy"])
+    assert not (folders[1] / "summary.json").exists()
+
+
+def test_options_of_metrics_are_json(with_metrics, folders):
+    found = evaluate(
+        with_metrics, *folders, DESCRIPTION, metrics=["shares,weights=[1,2]", "shares,weights=[1],of=some"]
+    )
+    assert found.foreground_mean["shares(weights=[1,2])"] == 3
+    assert found.foreground_mean["shares(weights=[1],of=some)"] == 0
+    with pytest.raises(UsageError, match="option tolerance is 'wide', which is no number"):
+        evaluate(with_metrics, *folders, DESCRIPTION, metrics=["surface_dice,tolerance=wide"])
+    with pytest.raises(UsageError, match=r"'tol'\. It takes: tolerance$"):
+        evaluate(with_metrics, *folders, DESCRIPTION, metrics=["surface_dice,tol=2"])

@@ -112,6 +112,23 @@ def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
     assert "Dataset001_X/dataset.json" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("labels", "order", "hidden"),
+    [
+        ({"core": 2, "whole": [1, 2]}, [2, 1], "'core' before 'whole'"),
+        ({"whole": [1, 2, 3], "enhancing": 3, "core": [2, 3]}, [1, 3, 2], "'enhancing' before 'core'"),
+        ({"whole": [1, 2], "core": 2}, [1, 2], None),
+        ({"left": [1, 2], "right": [2, 3]}, [1, 3], None),
+    ],
+)
+def test_a_region_that_another_is_painted_over_is_told(labels: Any, order: list[int], hidden: str | None) -> None:
+    changes = {"labels": {"background": 0, **labels}, "regions_class_order": order}
+    description, findings = check_description({**GOOD, **changes}, "Dataset001_X", FILE)
+    assert description is not None
+    told = [str(f) for f in findings]
+    assert [hidden in text and "outermost region first" in text for text in told] == ([True] if hidden else [])
+
+
 def test_all_mistakes_come_at_once() -> None:
     with pytest.raises(DataError, match="4 problems") as caught:
         parse(channel_names=..., labels={"background": 0, "a": -1}, file_ending="x", numTraining=None)

@@ -109,7 +109,7 @@ def test_broken_at_import(
     assert record.state is State.BROKEN
     assert record.reason == f"cannot be imported: {type(raised).__name__}: {raised}"
     with pytest.raises(PluginError, match=r"The plugin 'x' \(segplug-x 1.0\) is broken: cannot be imported"):
-        kernel.registry.find("losses", "focal")
+        kernel.registry.find("losses", "x:focal")
     assert kernel.registry.find("losses", "dice_ce")
 
 
@@ -126,7 +126,10 @@ def test_broken_at_import(
             {"segplug_losses": hookimpl(lambda: [Component("a", "m:x", ""), Component("b", "m:x", "", ("a",))])},
             "segplug_losses yields ['a'] more than once",
         ),
-        ({"segplug_loses": hookimpl(lambda: None)}, "unknown hook 'segplug_loses'"),
+        (
+            {"segplug_loses": hookimpl(lambda: None)},
+            "unknown hook 'segplug_loses' in plugin 'odd'. Did you mean 'segplug_losses'?",
+        ),
         ({"segplug_losses": hookimpl(lambda wrong: [])}, "wrong"),
         ({"segplug_losses": lambda: None}, "implements no hook: is @hookimpl missing"),
     ],
@@ -176,14 +179,26 @@ def test_incompatible(kernel_of: Callable[..., Kernel]) -> None:
     assert kernel.plugins[-1].state is State.INCOMPATIBLE
     assert "flat" not in kernel.registry.names("schedules")
     with pytest.raises(PluginError, match="speaks plugin API version 2; this segplug speaks 1"):
-        kernel.registry.find("schedules", "flat")
+        kernel.registry.find("schedules", "future:flat")
+
+
+def test_an_unknown_name_counts_what_cannot_be_used(kernel_of: Callable[..., Kernel]) -> None:
+    found = (Installed(f"segplug-{n}", "1", ("x" if n < "c" else n, "not_to_be_imported")) for n in "abc")
+    kernel = kernel_of(*found)
+    with pytest.raises(PluginError) as told:
+        kernel.registry.find("losses", "dice_cee")
+    assert str(told.value).endswith(" Plugins that cannot be used: 3; see `segplug plugins list`.")
+    with pytest.raises(PluginError) as told:
+        kernel.registry.find("losses", "x:focal")
+    assert str(told.value).count("the name 'x' is also claimed by") == 2
+    assert "plugins list" not in str(told.value)
 
 
 def test_blocked_is_not_even_imported(kernel_of: Callable[..., Kernel]) -> None:
     kernel = kernel_of(Installed("segplug-x", "1.0", ("x", "not_to_be_imported")), block=("x", "y"))
     assert kernel.plugins[-1].state is State.BLOCKED
     with pytest.raises(PluginError, match="is blocked: blocked in the settings"):
-        kernel.registry.find("losses", "focal")
+        kernel.registry.find("losses", "x:focal")
     assert kernel.registry.problems() == ["[plugins] block: no plugin 'y' is installed"]
 
 

@@ -55,7 +55,13 @@ def test_the_same_providers_differ_in_nothing(kernel_with: Callable[..., Kernel]
     ("then", "now", "name", "provided", "expected"),
     [
         ({}, {"other": MINE}, "dice_ce", True, "was provided by plugin 'builtin' (segplug {v}); now it is 'other'"),
-        ({"other": MINE}, {}, "dice_ce", True, "was provided by plugin 'other' ((this process) -); now it is 'builtin'"),
+        (
+            {"other": MINE},
+            {},
+            "dice_ce",
+            True,
+            "was provided by plugin 'other' ((this process) -); now it is 'builtin'",
+        ),
         ({"other": NEW}, {}, "focal", False, "Install it: pip install"),
         ({"other": MINE}, {"other": MINE, "third": MINE}, "dice_ce", False, "both provide"),
     ],

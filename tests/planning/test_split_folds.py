@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from segplug.errors import DataError, UsageError
+from segplug import Component, hookimpl
+from segplug.errors import DataError, PluginError, UsageError
 from segplug.kernel import Kernel
-from segplug.model import ComponentRef
+from segplug.model import ComponentRef, Split
 from segplug.runtime.project import Project
 from segplug.runtime.splits import find_split, read_splits
 from segplug.runtime.workspace import Workspace
@@ -96,6 +97,19 @@ def test_nnunets_folds_without_any_wish(project):
     assert len(split_folds(project, 504, folds=3, overwrite=True).splits) == 3
 
 
+def test_edited_folds_are_checked_where_they_are_shown(project):
+    made = split_folds(project, 504)
+    folds = json.loads(made.file.read_text())
+    folds[1]["val"].append(folds[1]["train"][0])
+    made.file.write_text(json.dumps(folds))
+    with pytest.warns(UserWarning, match="fold 1 trains on 1 of its validation cases"):
+        assert split_folds(project, 504).kept
+    folds[1]["val"][-1] = "nope"
+    made.file.write_text(json.dumps(folds))
+    with pytest.raises(DataError, match=r"splits_final\.json: fold 1 names 1 case not there: nope"):
+        split_folds(project, 504)
+
+
 def test_mistakes_are_told(project, table):
     with pytest.raises(UsageError, match="--folds 1"):
         split_folds(project, 504, folds=1)
@@ -157,3 +171,56 @@ def test_the_command(project, table):
         "validation groups": 2,
         "validation strata": ["A 2", "B 2"],
     }
+
+
+class Halves:
+    @hookimpl
+    def segplug_splitters(self):
+        yield Component("halves", halves, "two folds")
+        yield Component("pairs", lambda cases: [(cases[:1], cases[1:])], "tuples in place of folds")
+        yield Component("nothing", lambda cases: None, "no folds at all")
+
+
+def halves(cases, *, first=1):
+    return [Split(tuple(cases[:first]), tuple(cases[first:])), Split(tuple(cases[first:]), tuple(cases[:first]))]
+
+
+def test_a_splitters_options_arrive(project):
+    project.kernel.register(Halves(), "halves")
+    made = split_folds(project, 504, splitter="halves,first=3")
+    assert [len(split.train) for split in made.splits] == [3, 5]
+    assert len(split_folds(project, 504, splitter="kfold,folds=4", overwrite=True).splits) == 4
+    with pytest.raises(UsageError, match="--folds: --splitter gives folds too"):
+        split_folds(project, 504, splitter="kfold,folds=4", folds=3)
+
+
+@pytest.mark.parametrize(
+    ("error", "splitter", "told"),
+    [
+        (PluginError, "pairs", r"^splitters: 'pairs' returned a tuple as a fold; expected .*Split\(train, val\)$"),
+        (PluginError, "nothing", "^splitters: 'nothing' returned a NoneType; expected"),
+        (UsageError, "halvs", "^--splitter: no component 'halvs'.*Did you mean 'halves'"),
+        (UsageError, "halves,last=3", r"'last'\. It takes: first$"),
+    ],
+)
+def test_what_is_wrong_with_a_splitter_is_told_in_a_line(project, error, splitter, told):
+    project.kernel.register(Halves(), "halves")
+    with pytest.raises(error, match=told):
+        split_folds(project, 504, splitter=splitter)
+    assert not project.workspace.splits_file(NAME).exists()
+
+
+def test_groups_for_a_splitter_that_takes_none(project):
+    project.kernel.register(Halves(), "halves")
+    with pytest.raises(UsageError, match=r"^--group: splitter 'halves' takes no groups .*it takes none") as told:
+        split_folds(project, 504, splitter="halves", group="(.*)_")
+    assert "phantom_" not in str(told.value)
+    with pytest.raises(UsageError, match=r"^--stratify: splitter 'kfold' takes no strata .*it takes --folds, --seed"):
+        split_folds(project, 504, splitter="kfold", stratify=".")
+
+
+def test_a_training_is_told_of_it_too(project):
+    project.kernel.register(Halves(), "halves")
+    with pytest.raises(PluginError, match="'pairs' returned a tuple as a fold"):
+        find_split(project, NAME, ["a", "b"], 0, splitter="pairs")
+    assert not project.workspace.splits_file(NAME).exists()

@@ -118,7 +118,7 @@ def test_bad_cases_are_named_and_the_good_ones_written(
     assert "3 of 5 cases not predicted" in lines[0]
     assert any("case_1: " in line and "case_1_0000.nii.gz" in line and "truncated" in line for line in lines)
     assert any("case_3" in line and "channel" in line for line in lines)
-    assert any("case_4: " in line and "not finite" in line for line in lines)
+    assert any("case_4: " in line and "case_4_0000.nii.gz: " in line and "not finite" in line for line in lines)
     assert set(label_maps(tmp_path / "out")) == {"case_0.nii.gz", "case_2.nii.gz"}
 
 
@@ -190,6 +190,8 @@ def test_wrong_folders(project: Project, make_model: Make, images: Path, tmp_pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty: no images; expected files named CASE_0000\.nii\.gz"):
         predict_folder(project, tmp_path / "empty", tmp_path / "out", model)
+    with pytest.raises(UsageError, match=r"case_0_0000\.nii\.gz: a file; expected its folder"):
+        predict_folder(project, images / "case_0_0000.nii.gz", tmp_path / "out", model)
     with pytest.raises(UsageError, match="missing: no such folder"):
         predict_folder(project, tmp_path / "missing", tmp_path / "out", model)
     assert not (tmp_path / "out").exists()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
+from segplug import Component, hookimpl
 from segplug.errors import DataError, PluginError, UsageError
 from segplug.runtime.postprocessing_file import read_decision
 from segplug.stages.crossval import gather_folds
 from segplug.stages.postprocess import apply_postprocessing, fit_postprocessing
+from segplug.stages.select import select
 
 
 @pytest.fixture
@@ -99,7 +103,7 @@ def test_nnunets_decision_is_taken_and_its_pickle_is_not(project, crossval, tmp_
     decision = tmp_path / "postprocessing.json"
     steps = {"postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"]}
     decision.write_text(json.dumps({**steps, "postprocessing_kwargs": [{"labels_or_regions": [1]}]}))
-    assert read_decision(decision)[1] == "largest_component"
+    assert read_decision(decision)[1].name == "largest_component"
     assert apply_postprocessing(project, crossval, tmp_path / "clean", decision).made
     (tmp_path / "postprocessing.pkl").write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")
     with pytest.raises(UsageError, match=r"a pickle can run code.*postprocessing.json"):
@@ -151,3 +155,60 @@ def test_the_commands(project, crossval, tmp_path):
     assert done.exit_code == 0, done.output
     assert "postprocessed 3 cases" in done.output
     assert len(list(Path(tmp_path / "clean").glob("*.nii.gz"))) == 3
+
+
+class Plugin:
+    @hookimpl
+    def segplug_postprocessors(self):
+        yield Component("drop", Drop, "drops a label")
+        yield Component("odd", Odd, "decides on no JSON")
+
+
+class Drop:
+    def __init__(self, labels=()):
+        self.labels = labels
+
+    def fit(self, pairs, labels):
+        return {}
+
+    def apply(self, prediction, decision, labels):
+        array = prediction.array.copy()
+        array[np.isin(array, self.labels)] = 0
+        return replace(prediction, array=array)
+
+
+class Odd(Drop):
+    def fit(self, pairs, labels):
+        return {"set": {1}, "number": {1: 2}, "list": [3]}[self.labels]
+
+
+def test_options_travel_with_the_decision(project, crossval, tmp_path):
+    project.kernel.register(Plugin(), "plugin")
+    references = project.workspace.reference_folder("Dataset502_MadeUp")
+    fitted = fit_postprocessing(project, crossval, references, postprocessor="drop,labels=[1]")
+    written = json.loads(fitted.file.read_text())["segplug"]
+    assert (written["postprocessor"], written["options"]) == ("plugin:drop", {"labels": [1]})
+    done = apply_postprocessing(project, crossval, tmp_path / "clean", fitted.file)
+    assert not any((read(tmp_path / "clean" / f"{case}.nii.gz") == 1).any() for case in done.made)
+    other = fit_postprocessing(project, crossval, references, postprocessor="drop")  # other options: none is kept
+    assert "options" not in json.loads(other.file.read_text())["segplug"]
+    again = apply_postprocessing(project, crossval, tmp_path / "clean", other.file, continue_=True)
+    assert again.made == done.made
+    assert any((read(tmp_path / "clean" / f"{case}.nii.gz") == 1).any() for case in done.made)
+
+
+@pytest.mark.parametrize("what", ["set", "number", "list"])
+def test_a_decision_that_is_no_json_is_its_postprocessors_fault(project, crossval, what):
+    project.kernel.register(Plugin(), "plugin")
+    references = project.workspace.reference_folder("Dataset502_MadeUp")
+    with pytest.raises(PluginError, match=r"^postprocessors: 'odd' of .* that is not JSON: .*; expected a dict"):
+        fit_postprocessing(project, crossval, references, postprocessor=f"odd,labels={what}")
+    assert not (crossval / "postprocessing.json").exists()
+
+
+@pytest.mark.parametrize("name", ["nobodys", "largest_component,x=1"])
+def test_a_postprocessor_that_the_user_misnames_is_wrong_usage(project, crossval, name):
+    with pytest.raises(UsageError, match=r"^postprocessor: "):
+        fit_postprocessing(project, crossval, crossval, postprocessor=name)
+    with pytest.raises(UsageError, match=r"^postprocessor: "):
+        select(project, "Dataset502_MadeUp", folds=[0], postprocessor=name)

@@ -49,6 +49,13 @@ def test_the_best_is_found_and_what_is_unchanged_is_kept(project, made_up):
     assert again.candidates[2].mean_dice != selection.candidates[2].mean_dice
 
 
+def test_the_model_of_all_cases_is_no_candidate(project, made_up):
+    made_up("labels")
+    with pytest.raises(UsageError, match=r"--fold all: .*Select by the other folds"):
+        select(project, NAME, folds=["all"])
+    assert not project.workspace.choice_file(NAME).exists()
+
+
 def test_a_class_that_is_nowhere_is_no_reason_to_stop(project, made_up):
     """nnunetv2 fails here: its maximum of NaN is equal to nothing."""
     models = made_up("labels", islands=0.0)

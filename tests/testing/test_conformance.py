@@ -244,6 +244,26 @@ def same_plan(fingerprint: Any, dataset: Any, budget: Any) -> Any:
     return {"patch_size": [8, 8, 8]}
 
 
+def no_parameters() -> Any:
+    """An architecture of the wrong signature."""
+
+
+def mistaken(input_channels: int, output_channels: int, *, deep_supervision: bool) -> Any:
+    """An architecture that fails in a call of its own."""
+
+    def part(width: int) -> None:
+        raise AssertionError(width)
+
+    return part()  # type: ignore[call-arg]
+
+
+class Quitting:
+    """A loss that ends the program."""
+
+    def __call__(self, logits: Any, target: Any) -> Any:
+        raise SystemExit(3)
+
+
 WRONG: list[tuple[str, Any, int]] = [
     ("normalizers", constant_zero, 1),
     ("normalizers", divides, 1),
@@ -252,6 +272,9 @@ WRONG: list[tuple[str, Any, int]] = [
     ("planners", same_plan, 4),
     ("splitters", leaky, 1),
     ("architectures", one_dimension, 5),
+    ("architectures", no_parameters, 5),
+    ("architectures", mistaken, 5),
+    ("losses", Quitting, 4),
     ("losses", Constant, 2),
     ("losses", Overflowing, 1),
     ("losses", Uphill, 1),
@@ -301,6 +324,14 @@ def build_for_patch(input_channels: int, output_channels: int, *, deep_supervisi
     return nn.Conv3d(input_channels, output_channels, 1)
 
 
+def build_of_width(input_channels: int, output_channels: int, *, deep_supervision: bool, width: int) -> Any:
+    """A network with an option that only its planner knows."""
+
+
+def build_of_options(input_channels: int, output_channels: int, *, deep_supervision: bool, **options: Any) -> Any:
+    return build_of_width(input_channels, output_channels, deep_supervision=deep_supervision, **options)
+
+
 def flat_near_one(regions: bool = False) -> Callable[[Any, Any], Any]:
     """Tversky's loss: where there is no foreground it is 1 less a millionth."""
     if regions:
@@ -319,9 +350,11 @@ def _tversky(logits: Any, target: Any) -> Any:
     [
         ("architectures", build_for_patch, {}, {State.SKIPPED}),
         ("architectures", build_for_patch, {"patch_size": (16, 16, 16)}, {State.PASSED}),
+        ("architectures", build_of_width, {}, {State.SKIPPED}),
+        ("architectures", build_of_options, {}, {State.SKIPPED}),
         ("losses", flat_near_one, {}, {State.PASSED, State.SKIPPED}),
     ],
-    ids=["another patch is needed", "the patch is offered", "a fall too small for float32"],
+    ids=["another patch is needed", "the patch is offered", "an option", "options", "a fall too small for float32"],
 )
 def test_right_components_are_not_blamed(
     kind: str, component: Any, options: dict[str, Any], states: set[State]
@@ -361,6 +394,32 @@ def test_reader_and_writer_find_each_other_by_their_qualified_names() -> None:
             states = {each.state for each in findings}
             # the example's spacing is always 1 mm: its round trip is made, and fails
             assert states == ({State.PASSED} if kind == "readers" else {State.PASSED, State.FAILED}), findings
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_a_component_that_ends_the_program_is_a_failed_row(
+    end: type[BaseException], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"ends_by_{end.__name__}"
+    (tmp_path / f"{module}.py").write_text(f"raise {end.__name__}(7)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    class Plugin:
+        @hookimpl
+        def segplug_schedules(self) -> list[Component[Any]]:
+            return [Component("ending", f"{module}:schedule", ""), Component("rising", rising, "")]
+
+    kernel = Kernel(discover=False)
+    kernel.register(Plugin(), "mine")
+    if end is KeyboardInterrupt:  # the user's own
+        with pytest.raises(KeyboardInterrupt):
+            check_plugins(kernel, None, None, Format.TABLE, ending="", patch_size=())
+        return
+    assert check_plugins(kernel, None, None, Format.TABLE, ending="", patch_size=()) >= 2
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert {row[2] for row in rows if row[1] == "mine:ending"} == {"failed"}
+    assert "mine:rising" in {row[1] for row in rows}
+    assert any("SystemExit: 7" in row[4] for row in rows)
 
 
 def test_plugins_without_components_are_no_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:

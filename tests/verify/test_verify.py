@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image as PillowImage
 from segplug import Component, hookimpl
 from segplug.errors import DataError, PluginError
 from segplug.kernel import Kernel
+from segplug.model import Geometry, Image
 from segplug.protocols import Outcome
 from segplug.runtime.case_inspection import inspect_case
 from segplug.runtime.project import Project, open_project
@@ -25,6 +27,10 @@ from segplug.runtime.raw_dataset import load_dataset
 from segplug.runtime.workspace import Workspace
 from segplug.stages.verify import Verification, verify
 from segplug_builtin.readers import read_simpleitk
+
+
+def read_array(paths: Sequence[Path]) -> Image:
+    return Image(np.stack([np.load(path).astype(np.float32) for path in paths]), Geometry(spacing=(1.0, 1.0, 1.0)))
 
 
 def only(verification: Verification, kind: str, severity: str = "error") -> Any:
@@ -360,6 +366,26 @@ class TestDescription:
     def test_broken_json(self, sample: Any) -> None:
         (sample.folder / "dataset.json").write_text("{labels")
         assert "no valid JSON" in only(sample.verify(), "dataset.json").found
+
+    def test_a_reader_without_a_writer_is_a_warning(self, tmp_path: Path) -> None:
+        class Plugin:
+            @hookimpl
+            def segplug_readers(self) -> list[Component[Any]]:
+                return [Component("arrays", read_array, "x")]
+
+        folder = tmp_path / "Dataset001_Arrays"
+        for part, name in (("imagesTr", "case_0000.npy"), ("labelsTr", "case.npy")):
+            (folder / part).mkdir(parents=True)
+            np.save(folder / part / name, np.arange(64).reshape(4, 4, 4) % 2)
+        described = {"channel_names": {"0": "x"}, "labels": {"background": 0, "one": 1}, "numTraining": 1}
+        described |= {"file_ending": ".npy", "overwrite_image_reader_writer": "arrays"}
+        (folder / "dataset.json").write_text(json.dumps(described))
+        with open_project(workers=0) as project:
+            project.kernel.register(Plugin(), "arrays")
+            found = verify(project, folder)
+        finding = only(found, "no writer", "warning")
+        assert "reader 'arrays'" in finding.found
+        assert "segplug_choose_writer" in finding.remedy
 
     def test_no_folder(self, tmp_path: Path, project: Project) -> None:
         only(verify(project, tmp_path / "nowhere"), "missing folder")

@@ -35,7 +35,9 @@ def evaluate(
     ignore: Annotated[int | None, typer.Option("--ignore", help="With --labels: label of voxels not to count.")] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="Further metric, as hd95 or surface_dice,tolerance=2 (repeat for several)."),
+        typer.Option(
+            "--metric", help="Further metric: NAME or NAME,option=VALUE,..., as surface_dice,tolerance=2 (repeatable)."
+        ),
     ] = None,
     file_ending: Annotated[str | None, typer.Option(help="Of both folders, if not dataset.json's.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: summary.json in PREDICTION]")] = None,

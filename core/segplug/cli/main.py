@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +18,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 import segplug
+from segplug.cli.plugin_commands import blocking, command_points, described, load_command
 from segplug.cli.processes import rank_and_count
-from segplug.cli.settings import Roots
+from segplug.cli.settings import Roots, read_settings
 from segplug.cli.shell import ARGUMENTS
 from segplug.errors import SegplugError, UsageError
 
@@ -46,7 +46,6 @@ COMMANDS = {
 }
 """Built-in commands in the order of the help; each is `app` of the module of its name in this package."""
 
-COMMAND_GROUP = "segplug.commands"
 INTERRUPTED = 130
 
 
@@ -65,7 +64,7 @@ class LazyGroup(TyperGroup):
         if cmd_name in COMMANDS:
             app = import_module(f"segplug.cli.{cmd_name.replace('-', '_')}").app
         elif cmd_name in plugin_commands():
-            app = _load_plugin_command(cmd_name)
+            app = load_command(cmd_name, plugin_commands()[cmd_name], _blocked(ctx))
         else:
             return None
         command = get_command(app)
@@ -73,7 +72,7 @@ class LazyGroup(TyperGroup):
         return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        for title, rows in (("Commands", COMMANDS), ("Commands of plugins", _described(plugin_commands()))):
+        for title, rows in (("Commands", COMMANDS), ("Commands of plugins", _plugin_help(ctx))):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(list(rows.items()))
@@ -82,30 +81,29 @@ class LazyGroup(TyperGroup):
 def plugin_commands() -> dict[str, list[Any]]:
     """Entry points of commands by name; a built-in command's name is never taken over."""
     found: dict[str, list[Any]] = {}
-    for point in entry_points(group=COMMAND_GROUP):
-        if point.name not in COMMANDS and point not in found.get(point.name, ()):
+    for point in command_points():
+        if point.name not in COMMANDS:
             found.setdefault(point.name, []).append(point)
-    return dict(sorted(found.items()))
+    return found
 
 
-def _described(points: dict[str, list[Any]]) -> dict[str, str]:
-    return {name: "from " + " and ".join(f"{p.dist.name} {p.dist.version}" for p in of) for name, of in points.items()}
+def _blocked(ctx: Any) -> tuple[str, ...]:
+    """Names of blocked plugins; commands are looked up before `root` has put its options into the context."""
+    file = ctx.params.get("settings")
+    return read_settings(Roots(settings=Path(file) if file else None)).block
 
 
-def _load_plugin_command(name: str) -> Any:
-    points = plugin_commands()[name]
-    if len(points) > 1:
-        raise SegplugError(
-            f"command {name!r} is claimed by several packages: {_described({name: points})[name]}; uninstall one"
-        )
+def _plugin_help(ctx: Any) -> dict[str, str]:
+    points = plugin_commands()
     try:
-        app = points[0].load()
-    except Exception as error:  # anything a stranger's import can raise
-        where = f"command {name!r} of {points[0].dist.name} {points[0].dist.version}"
-        raise SegplugError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
-    if not isinstance(app, typer.Typer):
-        raise SegplugError(f"command {name!r}: {points[0].value} is a {type(app).__name__}; expected a typer.Typer")
-    return app
+        block = _blocked(ctx) if points else ()
+    except UsageError:  # help is there whatever the settings are
+        block = ()
+    rows = {}
+    for name, of in points.items():
+        note = " (blocked)" if all(blocking(point, block) for point in of) else ""
+        rows[name] = f"from {described(of)}{note}"
+    return rows
 
 
 app = typer.Typer(

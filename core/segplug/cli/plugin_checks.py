@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from segplug.cli.plugins import nothing_called, unusable_plugins
 from segplug.cli.shell import Format, say, show
-from segplug.errors import UsageError
-from segplug.kernel import KINDS, Kernel, PluginRecord, Provided
+from segplug.kernel import KINDS, Kernel, Provided
+from segplug.kernel import State as PluginState
 
 COLUMNS = ("kind", "component", "state", "what has to hold", "found")
 
@@ -26,25 +27,26 @@ def check_plugins(
     """
     from segplug.testing.conformance import State, conformance
 
-    rows, failed = [], 0
-    for record in _unusable(kernel, name):
-        failed += 1
-        rows.append(
-            [
-                "plugin",
-                record.name,
-                State.FAILED.value,
-                "it can be imported, and its hooks are segplug's",
-                record.reason,
-            ]
-        )
     components = list(_wanted(kernel, name, kind))
+    usable = [record for record in kernel.plugins if record.state is PluginState.ACTIVE]
+    meant = name is not None and not components and not any(record.is_called(name) for record in usable)
+    rows, failed = [], 0
+    for record in kernel.plugins if name is None else unusable_plugins(kernel, name):
+        if record in usable:
+            continue
+        # who blocks a plugin knows that it is not there, unless it is asked for
+        on_purpose = record.state is PluginState.BLOCKED and not meant
+        state = State.SKIPPED if on_purpose else State.FAILED
+        failed += not on_purpose
+        rows.append(
+            ["plugin", record.name, state.value, "it can be imported, and its hooks are segplug's", record.reason]
+        )
     if not components and not rows:
         without = [r.name for r in kernel.plugins if not r.builtin and name in (None, r.name)]
         if without:
             say(f"No {kind or 'component'} is in {', '.join(without)}: events and commands have no conformance suite")
         elif name is not None:
-            raise UsageError(f"no plugin or component is called {name!r}; `segplug plugins list` shows what there is")
+            raise nothing_called(kernel, name)
         else:
             say("No plugin of others is installed here. `segplug plugins check builtin` checks the built-in ones")
     for provided in components:
@@ -58,10 +60,6 @@ def check_plugins(
         show(COLUMNS, rows, output)
     say(f"{len(rows)} checks, {failed} failed" if rows else "nothing was checked")
     return failed
-
-
-def _unusable(kernel: Kernel, name: str | None) -> Iterator[PluginRecord]:
-    return (record for record in kernel.plugins if record.reason and name in (None, record.name))
 
 
 def _wanted(kernel: Kernel, name: str | None, kind: str | None) -> Iterator[Provided]:

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segplug import __version__
+from segplug.cli.main import COMMANDS
 from segplug.errors import UsageError
-from segplug.kernel import KINDS
+from segplug.kernel import KINDS, Kernel
+from segplug.kernel.component import PROJECT
+from segplug.kernel.plugins import BUILTIN, BUILTIN_MODULES
 from segplug.runtime.files import PARTIAL
 
 EXAMPLES = Path(__file__).parents[1] / "testing" / "examples"
@@ -29,6 +32,13 @@ TEST_OPTIONS = {
     "architectures": ", patch_size=(16, 16, 16)",
 }
 """What the conformance suite has to know of the examples."""
+README_NOTES = {
+    "readers": """Training's validation and prediction write label maps: they need a writer of the reader's name too
+(hook `segplug_writers`; `segplug plugins new NAME --kind writer` shows one), or an answer to the hook
+`segplug_choose_writer`. Without either, `segplug train` refuses to begin.
+""",
+}
+"""What somebody has to know who makes more of the example."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,8 @@ class Names:
         stem = text.removeprefix(PREFIX)
         if not re.fullmatch(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*", stem):
             raise UsageError(
-                f"plugin name {text!r}: expected small letters, digits and single hyphens, as in {PREFIX}focal"
+                f"plugin name {text!r}: expected a small letter, then small letters, digits and single hyphens, as in "
+                f"{PREFIX}focal"
             )
         stem = stem.replace("_", "-")
         package = f"{PREFIX}{stem}".replace("-", "_")
@@ -70,9 +81,10 @@ def write_plugin(name: str, kind: str, folder: Path) -> list[str]:
         kind: in the plural or singular, or `command`.
 
     Raises:
-        UsageError: the name or kind is none, or the folder exists.
+        UsageError: the name or kind is none, the name is one of segplug's own, or the folder exists.
     """
     names, plural = Names.of(name), _kind(kind)
+    _refuse_taken(names, plural)
     target = folder / names.distribution
     if target.exists():
         raise UsageError(f"{target} exists already; expected a new folder. Choose another name, or remove it")
@@ -102,6 +114,29 @@ def _kind(text: str) -> str:
         if text in (plural, singular):
             return plural
     raise UsageError(f"no kind of component {text!r}; there are: {', '.join([*SINGULAR.values(), COMMAND])}")
+
+
+def _refuse_taken(names: Names, kind: str) -> None:
+    """Refuse what would overwrite a part of segplug, stop runs that name nothing, or have no effect.
+
+    Raises:
+        UsageError: module, plugin, component or command of that name are segplug's.
+    """
+    another = "Choose another name"
+    if names.package in BUILTIN_MODULES or names.component in (BUILTIN, PROJECT):
+        what = f"its module {names.package} and its plugin {names.component!r} would stand in the way of segplug's own"
+        raise UsageError(f"plugin name {names.distribution!r}: {what}. {another}")
+    if kind == COMMAND:
+        if names.component in COMMANDS:
+            raise UsageError(f"command {names.component!r} is segplug's own, which is never replaced. {another}")
+        return
+    for provided in Kernel(discover=False).registry.all(kind):
+        if provided.answers_to(names.component):
+            raise UsageError(
+                f"{names.component!r} is a built-in component among the {kind}; a second one is an error in every run "
+                f"that uses the name. {another}. To stand in for the built-in one, change the component afterwards by "
+                f'hand: Component("{names.component}", ..., replaces=True)'
+            )
 
 
 def _component(names: Names, kind: str) -> dict[str, str]:
@@ -137,7 +172,7 @@ def test_conformance(check: BoundCheck) -> None:
     about = f"One of segplug's {kind}: {KINDS[kind].summary}."
     return {
         "pyproject.toml": _pyproject(names, f'[project.entry-points.segplug]\n{names.component} = "{names.package}"'),
-        "README.md": _readme(names, about, f"segplug plugins check {names.component}"),
+        "README.md": _readme(names, about, f"segplug plugins check {names.component}", README_NOTES.get(kind, "")),
         f"{names.package}/__init__.py": init,
         f"{names.package}/{module}.py": implementation,
         f"{names.package}/py.typed": "",
@@ -220,8 +255,8 @@ test = ["pytest"]
 '''
 
 
-def _readme(names: Names, about: str, look: str) -> str:
-    return f"""# {names.distribution}
+def _readme(names: Names, about: str, look: str, note: str = "") -> str:
+    text = f"""# {names.distribution}
 
 {about}
 
@@ -231,3 +266,4 @@ $ pytest
 $ {look}
 ```
 """
+    return f"{text}\n{note}" if note else text

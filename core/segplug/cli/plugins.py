@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from importlib.metadata import entry_points
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from segplug.cli.main import COMMAND_GROUP, COMMANDS
+from segplug.cli.main import COMMANDS
+from segplug.cli.plugin_commands import blocking, command_points
 from segplug.cli.shell import Format, FormatOption, new_app, say, settings_of, show
 from segplug.errors import UsageError
-from segplug.kernel import KINDS, Kernel, Provided
+from segplug.kernel import KINDS, Kernel, PluginRecord, Provided, State
 
 app = new_app("What is installed, what is in force, and why something is not.", group=True)
 
@@ -28,25 +29,15 @@ COLUMNS = ("kind", "name", "qualified_name", "distribution", "version", "state",
 def list_(ctx: typer.Context, kind: KindOption = None, output: FormatOption = Format.TABLE) -> None:
     """List every component, plugin and command, and which is in force.
 
-    Components stand by kind with the plugin behind each, then what others installed.
+    Components stand by kind with the plugin behind each, then what others installed. Plugins that cannot be used are
+    listed with every kind: theirs are not known.
     """
     kernel = _kernel(ctx)
     rows = [_row(kernel, p) for name in (KINDS if kind is None else [kind]) for p in kernel.registry.all(name)]
+    others = [record for record in kernel.plugins if not record.builtin]
+    rows += [_plugin_row(record) for record in others if kind is None or record.state is not State.ACTIVE]
     if kind is None:
-        rows += [
-            [
-                "plugin",
-                r.name,
-                r.name,
-                r.distribution,
-                r.version,
-                r.state.value,
-                r.reason or f"hooks: {', '.join(r.hooks)}",
-            ]
-            for r in kernel.plugins
-            if not r.builtin
-        ]
-        rows += _command_rows()
+        rows += _command_rows(settings_of(ctx).block)
     if output is Format.TABLE and sys.stdout.isatty():
         show(("kind", "name", "what it is"), [_short(row) for row in rows])
     else:
@@ -66,8 +57,9 @@ def show_(
     """Show a plugin, a plugin's command, or what answers to a name."""
     kernel = _kernel(ctx)
     rows: list[list[str]] = []
+    unusable = unusable_plugins(kernel, name)
     for record in kernel.plugins:
-        if record.name == name:
+        if record.name == name or record in unusable:
             rows.append(["plugin", f"{record.name} ({record.distribution} {record.version}), {record.module}"])
             rows.append(["state", f"{record.state.value}: {record.reason}" if record.reason else record.state.value])
             rows += [["hook", hook] for hook in record.hooks]
@@ -80,12 +72,12 @@ def show_(
                 rows.append(["  implementation", str(component.factory)])
                 rows.append(["  protocol", f"segplug.protocols.{kind.protocol} ({kind.style.value} style)"])
                 rows.append(["  state", _standing(kernel, provided)])
-    for _, command, _, distribution, version, state, value in _command_rows():
+    for _, command, _, distribution, version, state, value in _command_rows(settings_of(ctx).block):
         if name == command:
             rows.append(["command", f"{command} ({distribution} {version}), {value}"])
             rows.append(["  state", state])
     if not rows:
-        raise UsageError(f"no plugin or component is called {name!r}; `segplug plugins list` shows what there is")
+        raise nothing_called(kernel, name)
     show(["what", "value"], rows, output)
 
 
@@ -106,6 +98,7 @@ def check_(
 
     Shapes, types, gradients, repeatability, round trips, error messages: the conformance suites that
     segplug.testing offers to plugins' own tests. Components that need options are checked with their defaults.
+    A plugin that cannot be used fails; one that the settings block is skipped, unless it is asked for by name.
     Exits with 1 if a check fails.
     """
     from segplug.cli.plugin_checks import check_plugins
@@ -127,12 +120,26 @@ def new_(
 ) -> None:
     """Write a plugin to begin with: a distribution with one component, its tests and a README.
 
-    It can be installed as it is, and its tests pass.
+    It can be installed as it is, and its tests pass. Names of segplug's own components and commands are refused.
     """
     from segplug.cli.plugin_template import write_plugin
 
     for line in write_plugin(name, kind, folder):
         typer.echo(line)
+
+
+def unusable_plugins(kernel: Kernel, name: str) -> list[PluginRecord]:
+    """Plugins that cannot be used and which a name means: their own, their distribution's, or of a component."""
+    unusable = [record for record in kernel.plugins if record.state is not State.ACTIVE]
+    owner = name.partition(":")[0]
+    return [record for record in unusable if record.is_called(owner) or name == record.distribution]
+
+
+def nothing_called(kernel: Kernel, name: str) -> UsageError:
+    """The error for a name that nothing answers to."""
+    unusable = sum(record.state is not State.ACTIVE for record in kernel.plugins)
+    text = f"no plugin or component is called {name!r}; `segplug plugins list` shows what there is"
+    return UsageError(f"{text}, and the plugins that cannot be used ({unusable})" if unusable else text)
 
 
 def _kernel(ctx: typer.Context) -> Kernel:
@@ -144,6 +151,11 @@ def _row(kernel: Kernel, provided: Provided) -> list[str]:
     component, plugin = provided.component, provided.plugin
     where = [provided.qualified_name, plugin.distribution, plugin.version]
     return [provided.kind.name, component.name, *where, _standing(kernel, provided), component.summary]
+
+
+def _plugin_row(record: PluginRecord) -> list[str]:
+    what = record.reason or f"hooks: {', '.join(record.hooks)}"
+    return ["plugin", record.name, record.name, record.distribution, record.version, record.state.value, what]
 
 
 def _short(row: list[str]) -> list[str]:
@@ -162,15 +174,16 @@ def _standing(kernel: Kernel, provided: Provided) -> str:
     return "in force" if inforce == provided else f"replaced by {inforce.qualified_name}"
 
 
-def _command_rows() -> list[list[str]]:
+def _command_rows(block: Sequence[str]) -> list[list[str]]:
     """Commands of other distributions, read from their metadata; none is imported."""
-    points = sorted(
-        {(p.name, p.value, p.dist.name, p.dist.version) for p in entry_points(group=COMMAND_GROUP) if p.dist}
-    )
-    names = [name for name, *_ in points]
+    points = command_points()
+    free = [point.name for point in points if not blocking(point, block)]
     rows = []
-    for name, value, distribution, version in points:
-        state = "in force" if names.count(name) == 1 else "conflict"
-        state = "ignored: the name of a built-in command" if name in COMMANDS else state
-        rows.append(["command", name, name, distribution, version, state, value])
+    for point in points:
+        state = "in force" if free.count(point.name) == 1 else "conflict"
+        blocked = blocking(point, block)
+        state = f"blocked, as plugin {blocked!r} is" if blocked else state
+        state = "ignored: the name of a built-in command" if point.name in COMMANDS else state
+        facts = (point.dist.name, point.dist.version) if point.dist else ("", "")
+        rows.append(["command", point.name, point.name, *facts, state, point.value])
     return rows

@@ -25,7 +25,7 @@ def fit(
     prediction: Annotated[Path, typer.Option("--input", "-i", help="Folder of predictions of cases not trained on.")],
     reference: Annotated[Path, typer.Option("--reference", "-r", help="Folder of reference label maps.")],
     postprocessor: Annotated[
-        str, typer.Option("--postprocessor", help="A component of kind postprocessors.")
+        str, typer.Option("--postprocessor", help="A component of kind postprocessors: NAME or NAME,option=VALUE,...")
     ] = "largest_component",
     dataset_json: DatasetJsonOption = None,
     plans: PlansOption = None,

@@ -57,7 +57,7 @@ def select(
     ] = None,
     no_ensembles: Annotated[bool, typer.Option("--no-ensembles", help="Compare single models only.")] = False,
     postprocessor: Annotated[
-        str, typer.Option("--postprocessor", help="A component of kind postprocessors.")
+        str, typer.Option("--postprocessor", help="A component of kind postprocessors: NAME or NAME,option=VALUE,...")
     ] = "largest_component",
     device: Annotated[str | None, typer.Option("--device", help="For cases that have to be predicted again.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = None,

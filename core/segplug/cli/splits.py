@@ -29,7 +29,11 @@ def splits(
         typer.Option("--stratify", help="Give each fold its share, as of each scanner: given like --group."),
     ] = None,
     splitter: Annotated[
-        str | None, typer.Option("--splitter", help="A component of kind splitters. [default: kfold, grouped_kfold]")
+        str | None,
+        typer.Option(
+            "--splitter",
+            help="A component of kind splitters: NAME or NAME,option=VALUE,... [default: kfold, grouped_kfold]",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other folds that are there.")] = False,
     output: FormatOption = Format.TABLE,

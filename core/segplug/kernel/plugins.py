@@ -12,6 +12,7 @@ from typing import Any
 import pluggy
 
 from segplug import __version__
+from segplug.errors import did_you_mean
 from segplug.kernel import hookspecs
 from segplug.kernel.component import API_VERSION, PROJECT, Component, locate
 from segplug.kernel.kinds import KINDS, Kind
@@ -59,6 +60,10 @@ class PluginRecord:
     def trouble(self) -> str:
         """Why it cannot be used; empty for an active one."""
         return f"The {self} is {self.state.value}: {self.reason}" if self.state is not State.ACTIVE else ""
+
+    def is_called(self, name: str) -> bool:
+        """Whether a user may mean it: by its name, also where another claims that (`x` of `x@segplug-x`)."""
+        return name in (self.name, self.name.removesuffix(f"@{self.distribution}"))
 
     def __str__(self) -> str:
         return f"plugin {self.name!r} ({self.distribution} {self.version})"
@@ -161,16 +166,16 @@ class PluginHost:
 
     def _implemented(self, plugin: object, name: str) -> tuple[str, ...]:
         """Names of the hooks that a plugin implements, all of them known and none wrapped around those of others."""
-        self._manager.check_pending()
         callers = self._manager.get_hookcallers(plugin) or []
         for caller in callers:
-            for implementation in caller.get_hookimpls():
-                if implementation.plugin_name == name and (implementation.wrapper or implementation.hookwrapper):
+            for each in (each for each in caller.get_hookimpls() if each.plugin_name == name):
+                if each.wrapper or each.hookwrapper:
                     raise PluginShapeError(f"{caller.name} is a hook wrapper; segplug's hooks cannot be wrapped")
+                if not (caller.has_spec() or each.optionalhook):
+                    near = did_you_mean(caller.name, (n for n, hook in vars(self.hook).items() if hook.has_spec()))
+                    raise PluginShapeError(f"unknown hook {caller.name!r} in plugin {name!r}.{near}")
         if not callers:
-            raise PluginShapeError(
-                "implements no hook: is @hookimpl missing, or does the entry point name another module?"
-            )
+            raise PluginShapeError("implements no hook: is @hookimpl missing, or is the entry point's module wrong?")
         return tuple(sorted(caller.name for caller in callers))
 
     def _collect(self, record: PluginRecord) -> Iterator[Provided]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from segplug.errors import PluginError, UsageError, WrongReferenceError
+from segplug.errors import PluginError, UsageError, WrongReferenceError, did_you_mean
 from segplug.kernel.kinds import KINDS, Kind, Style
 from segplug.kernel.plugins import PluginHost, PluginRecord, Provided
 from segplug.model.component_ref import ComponentRef
-from segplug.protocols.conformance import mismatch
+from segplug.protocols.conformance import mismatch, own_parameters
 
 
 class Registry:
@@ -84,7 +83,7 @@ class Registry:
                 (signature.bind if is_object else signature.bind_partial)(**options)
             built = factory(**options) if is_object else partial(factory, **options) if options else factory
         except (TypeError, ValueError) as error:
-            raise _unfit(provided, ref, takes, error) from error
+            raise _unfit(provided, ref, signature, error) from error
         problem = mismatch(built, provided.kind.load_protocol())
         if problem:
             what = f"{kind}: {provided.component.name!r} of {provided.plugin}"
@@ -103,13 +102,13 @@ class Registry:
             if signature is not None:
                 signature.bind_partial(**ref.options)
         except TypeError as error:
-            raise _unfit(provided, ref, _takes(signature), error) from error
+            raise _unfit(provided, ref, signature, error) from error
 
     def load(self, provided: Provided) -> Callable[..., Any]:
         """Import the implementation behind a component, naming the plugin if that fails."""
         try:
             return provided.component.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{provided.kind.name}: {provided.component.name!r} of {provided.plugin} cannot be loaded: "
                 f"{type(error).__name__}: {error}"
@@ -177,11 +176,14 @@ class Registry:
 
     def _unknown(self, kind: Kind, name: str, candidates: Iterable[Provided], pin: str = "") -> PluginError:
         known = {n for p in candidates for n in (*p.names, p.qualified_name)}
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
         text = f"no component {name!r} among the {kind.name}" + (f", to which {pin} is pinned." if pin else ".")
-        text += f" Did you mean {near[0]!r}?" if near else ""
+        text += did_you_mean(name, known)
         text += f" There are: {', '.join(self.names(kind.name)) or 'none'}."
-        text += "".join(f" {record.trouble}." for record in self._host.records.values() if record.trouble)
+        unusable = [record for record in self._host.records.values() if record.trouble]
+        owners = [record for record in unusable if ":" in name and record.is_called(name.partition(":")[0])]
+        text += "".join(f" {record.trouble}." for record in owners)
+        if unusable and not owners:  # their reasons may be long, and seldom are why this name is unknown
+            text += f" Plugins that cannot be used: {len(unusable)}; see `segplug plugins list`."
         return WrongReferenceError(text, (kind.name, name))
 
 
@@ -191,9 +193,7 @@ def _pin_line(name: str, provided: Provided) -> str:
 
 def _kind(name: str) -> Kind:
     if name not in KINDS:
-        near = get_close_matches(name, KINDS, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"no kind of component {name!r}.{hint} There are: {', '.join(KINDS)}")
+        raise UsageError(f"no kind of component {name!r}.{did_you_mean(name, KINDS)} There are: {', '.join(KINDS)}")
     return KINDS[name]
 
 
@@ -204,10 +204,12 @@ def _takes(signature: inspect.Signature | None) -> set[str]:
     return {p.name for p in signature.parameters.values() if p.kind in _BY_NAME} if signature else set()
 
 
-def _unfit(provided: Provided, ref: ComponentRef, takes: set[str], error: Exception) -> PluginError:
+def _unfit(provided: Provided, ref: ComponentRef, takes: inspect.Signature | None, error: Exception) -> PluginError:
+    function = takes if provided.kind.style is Style.FUNCTION else None
+    own = own_parameters(function, provided.kind.load_protocol()) if function else _takes(takes)
     what = f"{provided.kind.name}: {provided.qualified_name} cannot be made from the options {dict(ref.options)}"
     made = ". It is called with options alone and returns what is used" if "missing a required" in str(error) else ""
-    return WrongReferenceError(f"{what}: {error}. It takes: {', '.join(sorted(takes)) or 'no options'}{made}")
+    return WrongReferenceError(f"{what}: {error}. It takes: {', '.join(sorted(own)) or 'no options'}{made}")
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:

@@ -6,6 +6,16 @@ import inspect
 from typing import Any
 
 
+def own_parameters(signature: inspect.Signature, protocol: type) -> set[str]:
+    """Names of what a function takes beyond the arguments with which its protocol calls it: its options."""
+    wanted = list(inspect.signature(vars(protocol)["__call__"]).parameters.values())[1:]
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    passed = len([p for p in wanted if p.kind in by_place])
+    takes = list(signature.parameters.values())
+    called = {p.name for p in [p for p in takes if p.kind in by_place][:passed]} | {p.name for p in wanted}
+    return {p.name for p in takes if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)} - called
+
+
 def mismatch(value: Any, protocol: type) -> str:
     """What keeps a value from being used as `protocol` says, or an empty text.
 

@@ -12,6 +12,7 @@ from segplug.kernel import Registry
 from segplug.runtime.files import file_hash
 from segplug.runtime.fold_work import FoldWork
 from segplug.runtime.network import build_network, count_input_channels
+from segplug.runtime.network_trial import try_network
 from segplug.runtime.randomness import torch_seed
 from segplug.runtime.trainer_choice import PREFIX
 
@@ -52,6 +53,7 @@ def begin(registry: Registry, work: FoldWork, pretrained: Path | None) -> Beginn
     deep_supervision = bool(getattr(trainer, "deep_supervision", True))
     torch.manual_seed(torch_seed(work.seed, "network", work.trained.fold))
     network = build_network(registry, work.configuration, channels, labels.output_channels, deep_supervision)
+    try_network(registry, network, work.configuration, channels, labels.output_channels, work.device)
     check: Callable[[Any], None] | None = getattr(trainer, "check_network", None)
     if check is not None:
         try:

@@ -13,11 +13,11 @@ from segplug.errors import DataError
 from segplug.kernel import Registry
 from segplug.model import Case, ComponentRef, Configuration, DatasetDescription, Image, Labels, LabelSet, Plan
 from segplug.protocols import PreprocessedCase, Reader, Store
-from segplug.runtime.case_reading import read_image, read_labels
+from segplug.runtime.case_reading import channel_file, read_image, read_labels
 from segplug.runtime.class_locations import class_locations
 from segplug.runtime.geometry import differences
 from segplug.runtime.manifest import made_from, staleness
-from segplug.runtime.preprocessing import Preprocessing
+from segplug.runtime.preprocessing import NotFiniteError, Preprocessing
 from segplug.runtime.reference_labels import copy_references, references_are_current
 from segplug.runtime.wording import counted
 
@@ -79,7 +79,10 @@ def preprocess_case(case: Case, work: CaseWork) -> dict[str, str]:
     image = read_image(work.reader, case, work.description.num_channels)
     _check_grid(case, labels, image)
     _check_values(case, labels, work.description.labels)
-    cropped = work.targets[0].steps.crop(image, labels, consumed=True)  # their axis order is the plan's
+    try:
+        cropped = work.targets[0].steps.crop(image, labels, consumed=True)  # their axis order is the plan's
+    except NotFiniteError as error:
+        raise DataError(f"{channel_file(case, error.channel)}: {error}") from None
     del image, labels
     wanted = [target for target in work.targets if target.identifier in stale]
     groups = _alike(wanted)

@@ -43,6 +43,11 @@ def require_channels(case: Case, found: int, num_channels: int) -> None:
         )
 
 
+def channel_file(case: Case, channel: int) -> Path:
+    """The file that a channel is in: its own, or the one that has all of them."""
+    return case.images[channel] if channel < len(case.images) > 1 else case.images[0]
+
+
 def read_labels(reader: Reader, path: Path) -> Labels:
     """Read a label map: int16 (z, y, x), int32 where its values need it.
 

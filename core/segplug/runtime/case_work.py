@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from segplug.errors import DataError, SegplugError
+from segplug.errors import DataError, PluginError, SegplugError
 from segplug.protocols import Executor
 from segplug.runtime.kept_memory import give_back_freed_memory
 from segplug.runtime.limited_work import limited_executor, plan_cases
@@ -124,7 +124,15 @@ def leaving_nothing(work: Callable[[T], R], item: T) -> R:
 
 
 def raise_wrong(wrong: Mapping[str, BaseException], what: str) -> None:
-    """Raise one `DataError`, `what` and a line for each case; return if there is none."""
+    """Raise one `DataError`, `what` and a line for each case; return if there is none.
+
+    Raises:
+        PluginError: it is one and the same for several cases, whose data have no part in it.
+    """
+    if len(wrong) > 1 and len({(type(error), str(error)) for error in wrong.values()}) == 1:
+        first = next(iter(wrong.values()))
+        if isinstance(first, PluginError):
+            raise first
     if wrong:
         lines = "\n".join(f"  {name}: {error}" for name, error in wrong.items())
         raise DataError(f"{what}:\n{lines}")

@@ -196,7 +196,8 @@ def _load(path: Path, mapped: bool) -> Any:
         # torch advises to read such a file without its guard, which nobody should do
         told = "it cannot be unpickled" if "weights_only" in first else f"{type(error).__name__}: {first}"
         raise CheckpointError(
-            f"{path}: damaged or no checkpoint: {told}. Use another checkpoint of this fold, or copy the file again"
+            f"{path}: damaged or no checkpoint: {told}. Give a checkpoint_*.pth of a fold folder; if it is one, copy "
+            "it again or use another of the fold"
         ) from None
 
 

@@ -12,7 +12,7 @@ from segplug.errors import DataError, UsageError
 from segplug.model import Choice
 from segplug.runtime.files import read_json, write_json, write_text
 from segplug.runtime.model_names import ModelName, crossval_name, ensemble_name, parse_model_name
-from segplug.runtime.postprocessing_file import POSTPROCESSING, has_steps, read_decision
+from segplug.runtime.postprocessing_file import POSTPROCESSING, applied_by, has_steps, read_decision
 from segplug.runtime.workspace import Workspace
 
 
@@ -142,4 +142,4 @@ def chosen_parts(choice: Choice) -> dict[str, Any]:
     """What of a choice decides its predictions beside the models, as JSON values."""
     decision, postprocessor = read_decision(choice.postprocessing)
     applied = {k: v for k, v in decision.items() if k not in ("input_folder", "postprocessed")}
-    return {"folds": list(choice.folds), "postprocessor": postprocessor, "decision": applied}
+    return {"folds": list(choice.folds), **applied_by(postprocessor), "decision": applied}

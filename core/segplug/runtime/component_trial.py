@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, get_type_hints
+from typing import Any
 
 from segplug.errors import WrongReferenceError
 from segplug.kernel import Registry
 from segplug.model import ComponentRef, Configuration, DatasetDescription
 from segplug.protocols import AugmentationContext
-from segplug.runtime.overrides import fits_type
+from segplug.runtime.component_text import check_types
 from segplug.runtime.trainer_choice import PREFIX, ChosenTrainer, check_components
 from segplug.runtime.user_choice import named_by_user
 
@@ -47,23 +46,10 @@ def try_components(
         ref = getattr(chosen.trainer, name, None)
         if isinstance(ref, ComponentRef):
             with named_by_user(f"{PREFIX}.{name}") if name in chosen.asked else nullcontext():
-                _check_types(registry, kind, ref)
+                check_types(registry, kind, ref)
                 built = registry.build(kind, ref, **offered)
                 if name in trials:
                     _tried(trials[name], built, chosen.trainer, ref)
-
-
-def _check_types(registry: Registry, kind: str, ref: ComponentRef) -> None:
-    """Options that the component's own signature says are numbers, texts, true or false, have to be that."""
-    factory = registry.resolve(kind, ref.name).component.load()
-    try:
-        hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
-    except Exception:  # a stranger's annotations can be anything
-        return
-    for option, value in ref.options.items():
-        expected = fits_type(value, hints[option]) if option in hints else None
-        if expected is not None:
-            raise WrongReferenceError(f"{ref.name}: option {option} is {value!r}, which is no {expected}")
 
 
 def _tried(trial: Callable[[Any, Any], object], built: Any, trainer: Any, ref: ComponentRef) -> None:

@@ -221,6 +221,16 @@ def _check_regions(labels: LabelSet, check: _Check) -> None:
     twice = sorted({v for v in order if order.count(v) > 1})
     if twice:
         check.error(f"regions_class_order with {twice} more than once", "each label once")
+    members = [set(region) if isinstance(region, tuple) else {region} for region in labels.regions]
+    for number, inner in enumerate(members):
+        over = next((later for later in range(number + 1, len(members)) if inner <= members[later]), None)
+        if over is not None and len(order) == regions:
+            first, later = (labels.name_of(labels.regions[place]) for place in (number, over))
+            check.warning(
+                f"region {first!r} before {later!r}, which holds all of it",
+                "the outermost region first: each is painted over those before it",
+                f"Put {first!r} and its label in regions_class_order behind {later!r}",
+            )
     if any(isinstance(v, tuple) and 0 in v for v in labels.values.values()):
         check.warning("a region that holds background (0)", "regions of foreground", "Delete 0 from the region")
 

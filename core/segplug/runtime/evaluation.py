@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segplug.errors import DataError, UsageError
-from segplug.model import CaseEvaluation, ComponentRef, Evaluation, Labels, LabelSet
+from segplug.errors import DataError, PluginError
+from segplug.model import CaseEvaluation, Evaluation, Labels, LabelSet
 from segplug.model.evaluation import Class
 from segplug.protocols import Comparison, Metric
+from segplug.runtime.component_text import component_of_user
 from segplug.runtime.confusion import as_labels, confusion_matrix
 from segplug.runtime.files import read_json, write_json
-from segplug.runtime.user_choice import named_by_user
 
 if TYPE_CHECKING:
     from segplug.kernel.registry import Registry
@@ -28,20 +28,20 @@ STANDARD = ("Dice", "IoU")
 def build_metrics(registry: Registry, names: Sequence[str] = ()) -> dict[str, Metric]:
     """The standard metrics and those named, each under the name that it has in summary.json.
 
-    A component's first alias is that name, if it has one: `hd95` is written as `HD95`. Numbers as options stand behind
-    the name and are part of it: `surface_dice,tolerance=2` is written as `SurfaceDice(tolerance=2)`.
+    A component's first alias is that name, if it has one: `hd95` is written as `HD95`. Options stand behind the name
+    and are part of it, as they were given: `surface_dice,tolerance=2` is written as `SurfaceDice(tolerance=2)`.
 
     Raises:
-        UsageError: a metric does not exist or does not take the option, or an option is not `key=number`.
+        UsageError: a metric does not exist or does not take an option or its value.
+        PluginError: a metric cannot be loaded.
     """
     metrics: dict[str, Metric] = {}
     for text in (*STANDARD, *names):
-        name, _, options = text.partition(",")
-        reference = ComponentRef(name, _options(text, options))
-        with named_by_user(f"metric {text}"):
-            component = registry.resolve("metrics", name).component
-            shown = component.aliases[0] if component.aliases else component.name
-            metrics[f"{shown}({options})" if options else shown] = registry.build("metrics", reference)
+        reference = component_of_user(registry, "metrics", text, f"metric {text}")
+        component = registry.resolve("metrics", reference.name).component
+        shown = component.aliases[0] if component.aliases else component.name
+        options = text.partition(",")[2] if reference.options else ""
+        metrics[f"{shown}({options})" if options else shown] = registry.build("metrics", reference)
     return metrics
 
 
@@ -65,6 +65,7 @@ def evaluate_case(
 
     Raises:
         DataError: the shapes differ, or an array holds no integers; the message names both files.
+        PluginError: a metric gives something else than a number.
     """
     classes, ignore = labels.classes, labels.ignore_label
     known = sorted({v for target in classes for v in as_labels(target)})
@@ -84,7 +85,7 @@ def evaluate_case(
             spacing=reference.spacing,
             valid=valid,
         )
-        found[target] = {name: float(metric(comparison)) for name, metric in metrics.items()}
+        found[target] = {name: _number(name, metric(comparison)) for name, metric in metrics.items()}
         found[target] |= {"FP": n.fp, "TP": n.tp, "FN": n.fn, "TN": n.tn, "n_pred": n.tp + n.fp, "n_ref": n.tp + n.fn}
     return CaseEvaluation(reference_file, prediction_file, found)
 
@@ -170,15 +171,13 @@ def class_of_key(key: str) -> Class:
     return tuple(int(part) for part in key.strip("()").split(",") if part.strip())
 
 
-def _options(text: str, options: str) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for part in filter(None, options.split(",")):
-        name, _, value = part.partition("=")
-        try:
-            found[name.strip()] = float(value)
-        except ValueError:
-            raise UsageError(f"metric {text!r}: expected NAME,option=number[,...], found {part!r}") from None
-    return found
+def _number(metric: str, value: Any) -> float:
+    try:
+        if not isinstance(value, (str, bytes)):  # which float would read
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise PluginError(f"metrics: {metric!r} returned a {type(value).__name__}; expected a number")
 
 
 def _defined_mean(values: Sequence[float]) -> float:

@@ -239,9 +239,7 @@ def _recorded(
     return [*plan.provenance, *(before.extension.get("provenance", ()) if before else ())]
 
 
-def _in_use(
-    recorded: Sequence[Mapping[str, Any]], chosen: ChosenTrainer, architecture: str
-) -> list[Mapping[str, Any]]:
+def _in_use(recorded: Sequence[Mapping[str, Any]], chosen: ChosenTrainer, architecture: str) -> list[Mapping[str, Any]]:
     """What a checkpoint records of the components that its training would go on with."""
     named = dict.fromkeys(chosen.components)
     if not any(kind == "architectures" for kind, _ in named):

@@ -20,7 +20,13 @@ from segplug.kernel import Registry
 from segplug.model import Case, ChannelStatistics, ComponentRef, Configuration, Plan
 from segplug.protocols import OpenImage, RegionNormalizer, RegionReader
 from segplug.runtime.cropping import Box
-from segplug.runtime.preprocessing import Preprocessing, geometry_to_json, require_finite, resampled_shape
+from segplug.runtime.preprocessing import (
+    NotFiniteError,
+    Preprocessing,
+    geometry_to_json,
+    require_finite,
+    resampled_shape,
+)
 from segplug.runtime.probability_file import forget_pages, scratch_array
 
 BYTES_OF_A_PART = 1 << 24
@@ -118,8 +124,9 @@ def _nonzero_box(image: OpenImage) -> Box:
         part = image.read(start, stop)
         try:
             require_finite(part)
-        except DataError as error:
-            raise DataError(f"in the region from {start} to {stop} (z, y, x), {error}") from None
+        except NotFiniteError as error:
+            told = f"in the region from {start} to {stop} (z, y, x), {error}"
+            raise NotFiniteError(told, error.channel) from None
         nonzero = (part != 0).any(axis=0)
         for axis in range(3):
             hit = np.flatnonzero(nonzero.any(axis=tuple(a for a in range(3) if a != axis)))

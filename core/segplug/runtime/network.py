@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from segplug.errors import PluginError
+from segplug.errors import PluginError, SegplugError
 from segplug.kernel import Registry
 from segplug.model import ComponentRef, Configuration, LabelSet
 
@@ -30,8 +30,8 @@ def build_network(
         deep_supervision: whether it returns logits of the lower resolutions too.
 
     Raises:
-        PluginError: the plan names an architecture that is not installed, or arguments it does not take.
-        DataError: the arguments are not what the architecture needs.
+        PluginError: the plan names an architecture that is not installed, or that fails with its arguments.
+        SegplugError: the arguments are not what the architecture needs.
     """
     from torch import nn
 
@@ -39,10 +39,12 @@ def build_network(
     offered = offered_patch(build, configuration.architecture, configuration.patch_size)
     try:
         network = build(input_channels, output_channels, deep_supervision=deep_supervision, **offered)
-    except TypeError as error:
+    except SegplugError:
+        raise
+    except Exception as error:  # a stranger's mistake can be any
         raise PluginError(
-            f"configuration {configuration.name}: architecture {configuration.architecture.name!r} cannot be built "
-            f"from the arguments in the plan: {error}"
+            f"configuration {configuration.name}: architectures: {configuration.architecture.name!r} cannot be built "
+            f"from its arguments: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(network, nn.Module):
         raise PluginError(

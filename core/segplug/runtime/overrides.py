@@ -34,7 +34,7 @@ def apply_overrides(instance: T, assignments: Iterable[str], prefix: str = "trai
         if len(path) == 1:
             given[path[0]] = value
         else:
-            options.append((path[0], path[1:], _finite(literal(value), assignment)))
+            options.append((path[0], path[1:], finite(literal(value), assignment)))
     changed = configure(instance, given, prefix)
     for field, path, value in options:
         before = _field_value(changed, field, prefix)
@@ -137,7 +137,7 @@ def _coerce(value: Any, hint: Any, before: Any, where: str) -> Any:
     fits, converted = _convert(value, hint)
     if not fits:
         raise UsageError(f"{where}: {value!r} is no {_describe(hint)}")
-    return _finite(converted, where)
+    return finite(converted, where)
 
 
 def fits_type(value: Any, hint: Any) -> str | None:
@@ -150,7 +150,7 @@ def fits_type(value: Any, hint: Any) -> str | None:
     return _describe(hint) if plain and not _convert(value, hint)[0] else None
 
 
-def _finite(value: Any, where: str) -> Any:
+def finite(value: Any, where: str) -> Any:
     """The value; no setting is a NaN or infinite.
 
     Raises:
@@ -158,7 +158,7 @@ def _finite(value: Any, where: str) -> Any:
     """
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
     for part in inner:
-        _finite(part, where)
+        finite(part, where)
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{where}: {value} is no finite number")
     return value

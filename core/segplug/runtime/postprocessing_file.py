@@ -15,8 +15,9 @@ from segplug.errors import DataError, PluginError, UsageError, WrongReferenceErr
 from segplug.kernel import Registry
 from segplug.kernel.plugins import Provided
 from segplug.kernel.provenance import differences, record
+from segplug.model import ComponentRef
 from segplug.protocols import Decision, Postprocessor
-from segplug.runtime.files import read_json, write_json
+from segplug.runtime.files import read_json, value_hash, write_json
 
 POSTPROCESSING = "postprocessing.json"
 PICKLE = "postprocessing.pkl"
@@ -24,19 +25,35 @@ DEFAULT_POSTPROCESSOR = "largest_component"
 _EXTENSION = "segplug"
 
 
-def write_decision(path: Path, decision: Decision, by: Provided) -> None:
-    """Write what a postprocessor decided; which one stands under `segplug`, a key that nnU-Net does not read."""
+def write_decision(path: Path, decision: Decision, by: Provided, options: Mapping[str, Any]) -> None:
+    """Write what a postprocessor decided; which one stands under `segplug`, a key that nnU-Net does not read.
+
+    Args:
+        options: that it decided with; it is made with them again to apply the decision.
+
+    Raises:
+        PluginError: the decision is not JSON.
+    """
     named = replace(by, asked=by.qualified_name)
-    extension = {
+    extension: dict[str, Any] = {
         "version": segplug.__version__,
         "postprocessor": by.qualified_name,
         "provenance": record([named]),
     }
-    write_json(path, {**decision, _EXTENSION: extension}, sort_keys=True)
+    if options:
+        extension["options"] = dict(options)
+    try:
+        _check_keys(decision)
+        write_json(path, {**decision, _EXTENSION: extension}, sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PluginError(
+            f"postprocessors: {by.component.name!r} of {by.plugin} made a decision that is not JSON: {error}; expected "
+            "a dict of texts, numbers, lists and dicts, with texts as keys"
+        ) from error
 
 
-def read_decision(path: Path) -> tuple[Decision, str]:
-    """The decision and the name of the postprocessor that made it.
+def read_decision(path: Path) -> tuple[Decision, ComponentRef]:
+    """The decision and the postprocessor that made it, with its options.
 
     Args:
         path: the file, or the folder it lies in.
@@ -55,7 +72,10 @@ def read_decision(path: Path) -> tuple[Decision, str]:
     name = extension.get("postprocessor", DEFAULT_POSTPROCESSOR) if isinstance(extension, Mapping) else None
     if not isinstance(name, str):
         raise DataError(f"{file}: names no postprocessor under {_EXTENSION!r}. Fit the postprocessing again")
-    return {key: value for key, value in content.items() if key != _EXTENSION}, name
+    options = extension.get("options", {})
+    if not isinstance(options, Mapping):
+        raise DataError(f"{file}: options of {name!r} are a {type(options).__name__}. Fit the postprocessing again")
+    return {key: value for key, value in content.items() if key != _EXTENSION}, ComponentRef(name, options)
 
 
 def build_postprocessor(registry: Registry, path: Path) -> Postprocessor:
@@ -68,9 +88,9 @@ def build_postprocessor(registry: Registry, path: Path) -> Postprocessor:
         UsageError, DataError: see `read_decision`.
         PluginError: it is not installed; what to install is told if the file knows.
     """
-    _, name = read_decision(path)
+    _, ref = read_decision(path)
     try:
-        registry.find("postprocessors", name)
+        registry.find("postprocessors", ref.name)
     except WrongReferenceError as error:
         file = decision_file(path)
         provenance = read_json(file).get(_EXTENSION, {}).get("provenance")
@@ -78,8 +98,14 @@ def build_postprocessor(registry: Registry, path: Path) -> Postprocessor:
             raise
         listed = "\n  ".join(differences(provenance, registry))
         raise PluginError(f"{file} was decided with other plugins:\n  {listed}") from error
-    made: Postprocessor = registry.build("postprocessors", name)
+    made: Postprocessor = registry.build("postprocessors", ref)
     return made
+
+
+def applied_by(ref: ComponentRef) -> dict[str, str]:
+    """What tells results of one postprocessor, with its options, from those of others."""
+    options = {"options": value_hash(dict(ref.options))} if ref.options else {}
+    return {"postprocessor": ref.name, **options}
 
 
 def decision_file(path: Path) -> Path:
@@ -99,3 +125,13 @@ def decision_file(path: Path) -> Path:
 def has_steps(decision: Mapping[str, Any]) -> bool:
     """False if it is known that the decision changes nothing: nnU-Net's, without any function."""
     return decision.get("postprocessing_fns") != []
+
+
+def _check_keys(value: Any) -> None:
+    """JSON makes texts of other keys, and `apply` would look for what is no longer there."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    for key in value if isinstance(value, Mapping) else ():
+        if not isinstance(key, str):
+            raise TypeError(f"key {key!r} is a {type(key).__name__}")
+    for part in inner:
+        _check_keys(part)

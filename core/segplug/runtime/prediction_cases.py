@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from segplug.errors import DataError
 from segplug.model import Case, Image, Labels, Prediction
-from segplug.runtime.case_reading import read_image, read_labels, require_channels
+from segplug.runtime.case_reading import channel_file, read_image, read_labels, require_channels
 from segplug.runtime.files import file_hash
 from segplug.runtime.geometry import differences
 from segplug.runtime.kept_memory import keeping_freed_memory
 from segplug.runtime.overlap import ahead
 from segplug.runtime.prediction_engine import Engine
 from segplug.runtime.prediction_output import PredictionOutput, input_hashes
+from segplug.runtime.preprocessing import NotFiniteError
 from segplug.runtime.project import Project
 
 if TYPE_CHECKING:
@@ -95,8 +96,7 @@ class CaseRun:
         if self._previous_stage is not None:
             file = self._previous_stage / f"{case.name}{self._engine.model.dataset.file_ending}"
             if not file.exists():
-                stage = self._engine.model.configuration.previous_stage
-                raise DataError(f"{file}: no such file; expected the label map that {stage} predicted for this case")
+                raise DataError(self._missing_previous(file))
             made_from["previous_stage"] = file_hash(file)
         if self._continue and self._output.is_whole(case.name, made_from):
             return _Ready(made_from, None)
@@ -119,6 +119,15 @@ class CaseRun:
             return None
         require_channels(case, opened.shape[0], model.dataset.num_channels)
         return self._engine.pipeline.prepare_large(opened)
+
+    def _missing_previous(self, file: Path) -> str:
+        stage = str(self._engine.model.configuration.previous_stage)
+        below = file.parent / stage
+        remedy = f"Give {below}" if below.is_dir() else "Give the folder that has it"
+        return (
+            f"{file}: no such file; expected the label map that {stage} predicted for this case. {remedy}, or leave "
+            "--previous-stage out to have it predicted"
+        )
 
     def _read_previous(self, file: Path, image: Image) -> Labels:
         labels = read_labels(self._reader, file)
@@ -155,6 +164,8 @@ class CaseRun:
         """Note what is wrong with a case, by its name, and go on with the others."""
         try:
             yield
+        except NotFiniteError as error:
+            self._fail(case, f"{channel_file(case, error.channel)}: {error}")
         except DataError as error:
             self._fail(case, str(error).removeprefix(f"case {case.name}: "))
         except (MemoryError, RuntimeError) as error:

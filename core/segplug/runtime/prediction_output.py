@@ -30,18 +30,24 @@ def find_writer(kernel: Kernel, reader: str, file_ending: str, labels: LabelSet)
     Raises:
         PluginError: there is none.
     """
-    registry = kernel.registry
-    name: str | None = reader
-    if not any(reader in (p.qualified_name, p.component.name, *p.component.aliases) for p in registry.all("writers")):
-        name = kernel.choose("segplug_choose_writer", path=Path(f"case{file_ending}"))
+    registry, name = kernel.registry, writer_name(kernel, reader, file_ending)
     if name is None:
         raise PluginError(
-            f"no writer for files ending in {file_ending}: reader {reader!r} has none of its name. Install a plugin "
-            f"that writes them; there are: {', '.join(registry.names('writers'))}"
+            f"no writer for files ending in {file_ending}: reader {reader!r} has none of its name, and predictions (of "
+            "a training's validation too) have to be written. Install a plugin with a writer of this name, or one "
+            f"that answers segplug_choose_writer; there are: {', '.join(registry.names('writers'))}"
         )
     built: Any = registry.build("writers", name)
     writer: Writer = partial(built, label_names=dict(labels.label_names)) if _asks_for_names(built) else built
     return writer
+
+
+def writer_name(kernel: Kernel, reader: str, file_ending: str) -> str | None:
+    """Which writer goes with a reader: see `find_writer`."""
+    writers = kernel.registry.all("writers")
+    if any(reader in (p.qualified_name, p.component.name, *p.component.aliases) for p in writers):
+        return reader
+    return kernel.choose("segplug_choose_writer", path=Path(f"case{file_ending}"))
 
 
 def _asks_for_names(writer: Any) -> bool:

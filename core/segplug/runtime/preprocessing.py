@@ -213,6 +213,14 @@ def resampled_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing:
     return tuple(max(1, round(old / new * n)) for old, new, n in zip(spacing, new_spacing, shape, strict=True))
 
 
+class NotFiniteError(DataError):
+    """An image has NaN or infinity; `channel` tells where to look for its file."""
+
+    def __init__(self, text: str, channel: int) -> None:
+        super().__init__(text)
+        self.channel = channel
+
+
 def require_finite(array: NDArray[np.float32]) -> None:
     """Refuse NaN and infinity: one such voxel would make the whole normalised image so.
 
@@ -220,16 +228,16 @@ def require_finite(array: NDArray[np.float32]) -> None:
         array: (c, z, y, x).
 
     Raises:
-        DataError: naming how many there are and where the first is.
+        NotFiniteError: naming how many there are and where the first is.
     """
     for index, channel in enumerate(array):
         if channel.size and not (np.isfinite(channel.min()) and np.isfinite(channel.max())):  # both pass NaN on
             wrong = np.argwhere(~np.isfinite(channel))
             first = tuple(int(i) for i in wrong[0])
-            raise DataError(
+            text = (
                 f"channel {index} has {len(wrong)} values that are not finite, the first ({channel[first]}) at voxel "
-                f"{first} (z, y, x). Mend the image: every value has to be a number"
             )
+            raise NotFiniteError(f"{text}{first} (z, y, x). Mend the image: every value has to be a number", index)
 
 
 def geometry_to_json(geometry: Geometry) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from segplug.errors import DataError, UsageError
+from segplug.errors import DataError, PluginError, UsageError
 from segplug.model import Split
 from segplug.runtime.files import read_json, replacing, write_json
 from segplug.runtime.project import Project
@@ -43,6 +44,7 @@ def find_split(
     Raises:
         DataError: there are no cases, the file is damaged, or it names cases that do not exist.
         UsageError: the fold is neither a number from 0 on nor `all`, or a random split would be empty.
+        PluginError: the splitter made no folds.
     """
     names = sorted(cases)
     if not names:  # a file of no folds would have to be removed by hand
@@ -54,11 +56,21 @@ def find_split(
     file = project.workspace.splits_file(dataset)
     if not file.is_file():
         make: Callable[[Sequence[str]], list[Split]] = project.kernel.registry.build("splitters", splitter)
-        write_splits(file, make(names))
+        write_splits(file, as_splits(make(names), splitter))
     splits = read_splits(file)
     if fold >= len(splits):
         return random_split(names, fold)
     split = splits[fold]
+    check_split(file, fold, split, names)
+    return split
+
+
+def check_split(file: Path, fold: int, split: Split, names: Collection[str]) -> None:
+    """Refuse what cannot be trained, and warn of what trains on its validation cases.
+
+    Raises:
+        DataError: the fold names cases that are not among `names`.
+    """
     unknown = sorted({*split.train, *split.val} - set(names))
     if unknown:
         raise DataError(
@@ -72,7 +84,6 @@ def find_split(
             "validation says nothing of new cases",
             stacklevel=2,
         )
-    return split
 
 
 def random_split(cases: Sequence[str], fold: int) -> Split:
@@ -109,6 +120,22 @@ def read_splits(file: Path) -> list[Split]:
             f"{file}: expected {form}, at least one fold. Correct the file, or remove it to have it made anew"
         )
     return splits
+
+
+def as_splits(made: Any, splitter: str) -> tuple[Split, ...]:
+    """What a splitter made.
+
+    Raises:
+        PluginError: it is no folds.
+    """
+    found = tuple(made) if isinstance(made, Iterable) else ()
+    wrong = next((fold for fold in found if not isinstance(fold, Split)), None)
+    if wrong is not None or not isinstance(made, Iterable):
+        what = f"a {type(made).__name__}" if wrong is None else f"a {type(wrong).__name__} as a fold"
+        raise PluginError(
+            f"splitters: {splitter!r} returned {what}; expected a list of segplug.model.Split(train, val)"
+        )
+    return found
 
 
 def write_splits(file: Path, splits: Sequence[Split]) -> None:

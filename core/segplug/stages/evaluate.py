@@ -71,7 +71,9 @@ def evaluate(
     if missing and (not allow_missing or not cases):
         raise DataError(_missing_text(missing, unexpected, prediction, ending))
     if not cases:
-        raise DataError(f"{reference}: no label maps named CASE{ending}")
+        if predictions:
+            raise DataError(_unmatched_text(unexpected, prediction, reference))
+        raise DataError(f"{prediction}: no label maps named CASE{ending}")
     name = dataset.reader if isinstance(dataset, DatasetDescription) else None
     work = partial(
         _evaluate_files,
@@ -160,6 +162,15 @@ def _missing_text(missing: Sequence[str], unexpected: Sequence[str], prediction:
     return (
         f"{prediction}: no prediction (CASE{ending}) for {len(missing)} of the references: {listed}.{extra} "
         "Predict these cases, or leave them out of the evaluation with --allow-missing"
+    )
+
+
+def _unmatched_text(unexpected: Sequence[str], prediction: Path, reference: Path | Mapping[str, Path]) -> str:
+    among = "" if isinstance(reference, Mapping) else f" in {reference}"
+    return (
+        f"{prediction}: no reference{among} for any of its label maps ({', '.join(unexpected[:10])}"
+        f"{' and more' if len(unexpected) > 10 else ''}); expected some of the same names. Give the references of "
+        "these cases"
     )
 
 

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from segplug.errors import DataError, UsageError
-from segplug.model import Evaluation, LabelSet, Prediction
+from segplug.model import ComponentRef, Evaluation, LabelSet, Prediction
 from segplug.protocols import Decision, Postprocessor, Reader
 from segplug.runtime.case_reading import read_labels
 from segplug.runtime.case_work import map_cases
+from segplug.runtime.component_text import component_of_user
 from segplug.runtime.files import file_hash, value_hash
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.label_pairs import LabelPairs
 from segplug.runtime.postprocessing_file import (
     DEFAULT_POSTPROCESSOR,
     POSTPROCESSING,
+    applied_by,
     build_postprocessor,
     decision_file,
     read_decision,
@@ -27,6 +29,7 @@ from segplug.runtime.postprocessing_file import (
 from segplug.runtime.prediction_folder import describe_folder
 from segplug.runtime.prediction_output import PredictionOutput
 from segplug.runtime.project import Project
+from segplug.runtime.user_choice import named_by_user
 from segplug.stages.crossval import evaluate_if_changed
 from segplug.stages.evaluate import label_maps
 
@@ -71,7 +74,7 @@ def fit_postprocessing(
     prediction: Path,
     reference: Path | Mapping[str, Path],
     *,
-    postprocessor: str = DEFAULT_POSTPROCESSOR,
+    postprocessor: str | ComponentRef = DEFAULT_POSTPROCESSOR,
     dataset_json: Path | None = None,
     plans: Path | None = None,
 ) -> FittedPostprocessing:
@@ -84,18 +87,20 @@ def fit_postprocessing(
         prediction: folder of label maps with dataset.json and plans.json.
         reference: folder of label maps of the same names, or a path for each case. Cases without a prediction are left
             out.
-        postprocessor: name of the component.
+        postprocessor: the component, or its text `NAME,option=VALUE,...`.
         dataset_json, plans: files to use instead of those beside the predictions.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such folder or postprocessor, or it does not take an option.
         DataError: there are no predictions, or files are missing or damaged.
-        PluginError: there is no such postprocessor.
+        PluginError: the postprocessor cannot be loaded, or its decision is not JSON.
     """
+    chosen = component_of_user(project.kernel.registry, "postprocessors", postprocessor, "postprocessor")
     described = describe_folder(project.kernel, prediction, dataset_json=dataset_json, plans=plans)
     dataset = described.dataset
-    provided = project.kernel.registry.resolve("postprocessors", postprocessor)
-    made: Postprocessor = project.kernel.registry.build("postprocessors", provided.qualified_name)
+    provided = project.kernel.registry.resolve("postprocessors", chosen.name)
+    with named_by_user("postprocessor"):
+        made: Postprocessor = project.kernel.registry.build("postprocessors", chosen)
     references = reference if isinstance(reference, Mapping) else label_maps(reference, dataset.file_ending)
     before = evaluate_if_changed(project, references, prediction, dataset)
     pairs = LabelPairs(
@@ -104,7 +109,7 @@ def fit_postprocessing(
     with project.stage(FIT, prediction.name):
         decision = made.fit(pairs, dataset.labels)
     file = prediction / POSTPROCESSING
-    write_decision(file, decision, provided)
+    write_decision(file, decision, provided, chosen.options)
     target = prediction / POSTPROCESSED
     apply_postprocessing(project, prediction, target, file, dataset_json=dataset_json, plans=plans, continue_=True)
     PredictionOutput(target, described.build_writer(project.kernel), dataset.file_ending).discard_all_but(
@@ -142,7 +147,7 @@ def apply_postprocessing(
     if source.resolve() == target.resolve():
         raise UsageError(f"{target}: choose another folder for the result than that of the predictions")
     described = describe_folder(project.kernel, source, dataset_json=dataset_json, plans=plans)
-    content, name = read_decision(decision)
+    content, chosen = read_decision(decision)
     postprocessor = build_postprocessor(project.kernel.registry, decision)
     maps = label_maps(source, described.dataset.file_ending)
     if not maps:
@@ -153,7 +158,7 @@ def apply_postprocessing(
         labels=described.dataset.labels,
         postprocessor=postprocessor,
         decision=content,
-        by={"postprocessor": name, "decision": value_hash([content[key] for key in _decisive(content)])},
+        by={**applied_by(chosen), "decision": value_hash([content[key] for key in _decisive(content)])},
         file=decision_file(decision),
         output=PredictionOutput(target, described.build_writer(project.kernel), described.dataset.file_ending),
         continue_=continue_,

@@ -129,8 +129,7 @@ def predict_folder(
         DataError: cases lack files, are damaged, need too much memory, or made the network's output infinite. All of
             them are told, after the others have been predicted and written.
     """
-    if not source.is_dir():
-        raise UsageError(f"{source}: no such folder; expected one with images named CASE_0000.ext")
+    require_image_folder(source)
     if source.resolve() == target.resolve():
         raise UsageError(f"{target}: images and predictions cannot share a folder")
     engine = Engine(
@@ -200,3 +199,14 @@ def _write_descriptions(
         },
     }
     write_json(target / "predict_from_raw_data_args.json", arguments)
+
+
+def require_image_folder(source: Path) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        UsageError: telling what to give.
+    """
+    if not source.is_dir():
+        found = "a file; expected its folder," if source.exists() else "no such folder; expected one"
+        raise UsageError(f"{source}: {found} with images named CASE_0000.ext")

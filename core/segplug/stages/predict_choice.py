@@ -24,7 +24,7 @@ from segplug.runtime.prediction_output import MANIFESTS, PredictionOutput, input
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import scan_cases
 from segplug.stages.ensemble import ensemble_cases
-from segplug.stages.predict import FolderPrediction, predict_folder
+from segplug.stages.predict import FolderPrediction, predict_folder, require_image_folder
 
 if TYPE_CHECKING:
     from segplug.runtime.trained_model import TrainedModel
@@ -82,8 +82,7 @@ def predict_choice(
             continue_=continue_,
             part=part,
         )
-    if not source.is_dir():
-        raise UsageError(f"{source}: no such folder; expected one with images named CASE_0000.ext")
+    require_image_folder(source)
     if source.resolve() == target.resolve():
         raise UsageError(f"{target}: images and predictions cannot share a folder")
     work = _Work(project, choice, settings, predictor, target, decision, part)

@@ -10,15 +10,16 @@ from itertools import combinations
 from pathlib import Path
 
 from segplug.errors import DataError, UsageError
-from segplug.model import Choice, Evaluation
+from segplug.model import Choice, ComponentRef, Evaluation
 from segplug.runtime.choice_codec import candidate_folder, write_choice
+from segplug.runtime.component_text import component_of_user
 from segplug.runtime.model_names import ModelName, trained_models
 from segplug.runtime.planned import DEFAULT_PLANS
 from segplug.runtime.postprocessing_file import DEFAULT_POSTPROCESSOR
 from segplug.runtime.prediction_folder import describe_folder
 from segplug.runtime.prediction_output import PredictionOutput
 from segplug.runtime.project import Project
-from segplug.runtime.splits import read_splits
+from segplug.runtime.splits import ALL, read_splits
 from segplug.runtime.train_command import train_command
 from segplug.runtime.trainer_choice import NNUNET_TRAINER
 from segplug.stages.crossval import evaluate_if_changed, find_references, gather_folds
@@ -72,7 +73,7 @@ def select(
     trainers: Sequence[str] | None = None,
     folds: Sequence[int | str] | None = None,
     ensembles: bool = True,
-    postprocessor: str = DEFAULT_POSTPROCESSOR,
+    postprocessor: str | ComponentRef = DEFAULT_POSTPROCESSOR,
     computing: Computing | None = None,
 ) -> Selection:
     """Compare every configuration and every pair of them by the mean foreground Dice of their cross-validation.
@@ -91,11 +92,11 @@ def select(
         folds: None for those of splits_final.json, else 0 to 4.
         ensembles: compare pairs too. They are made of the probabilities of the validation cases; where these are
             missing, the cases are predicted again.
-        postprocessor: name of the component.
+        postprocessor: the component, or its text `NAME,option=VALUE,...`.
         computing: with what missing probabilities are predicted; None for the defaults.
 
     Raises:
-        UsageError: there is no model, or none of a name that was given.
+        UsageError: there is no model, or none of a name that was given, or no such postprocessor; or a fold is `all`.
         DataError: a fold is not trained to its end, files are missing, or models were validated on different cases.
     """
     name = project.workspace.dataset_name(dataset)
@@ -103,6 +104,13 @@ def select(
     used_folds = tuple(_folds(project, name) if folds is None else folds)
     if not used_folds:
         raise UsageError("no fold given")
+    if ALL in used_folds:
+        raise UsageError(
+            "--fold all: that model was trained on the cases that it was validated on, which tells nothing of new "
+            "ones. Select by the other folds; 'segplug predict -d DATASET -f all' predicts with the model of all cases"
+        )
+    # told before the work begins
+    postprocessor = component_of_user(project.kernel.registry, "postprocessors", postprocessor, "postprocessor")
     models = _find_models(project, root, configurations, plans_names, trainers, used_folds)
     pairs = list(combinations(models, 2)) if ensembles else []
     candidates: list[Candidate] = []

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segplug.errors import DataError, UsageError
+from segplug.kernel import Registry
 from segplug.model import ComponentRef, Split
 from segplug.runtime.case_groups import group_cases
+from segplug.runtime.component_text import component_of_user
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import survey_dataset
-from segplug.runtime.splits import FILE_NAME, read_splits, write_splits
+from segplug.runtime.splits import FILE_NAME, as_splits, check_split, read_splits, write_splits
 
 STAGE = "split"
 KFOLD, GROUPED = "kfold", "grouped_kfold"
+COMMANDS = {"folds": "--folds", "seed": "--seed", "groups": "--group", "strata": "--stratify"}
+"""Keywords that a splitter may take, and how the command line gives them."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,15 @@ def split_folds(
         group: cases that must stay together: a regular expression on their names, or `FILE.csv:COLUMN`; see
             `segplug.runtime.case_groups.group_cases`.
         stratify: what each fold should have its share of, given likewise.
-        splitter: component; None for `kfold`, nnU-Net's, or with groups or strata `grouped_kfold`.
+        splitter: component, or its text `NAME,option=VALUE,...`; None for `kfold`, nnU-Net's, or with groups or strata
+            `grouped_kfold`.
         overwrite: replace other folds that are there.
 
     Raises:
-        UsageError: no such data set or splitter, a wrong number of folds; or other folds are there.
+        UsageError: no such data set or splitter, an option that it does not take, a wrong number of folds; or other
+            folds are there.
         DataError: there are no cases, some have no group or stratum, or the splitter left out or doubled cases.
+        PluginError: the splitter cannot be loaded, or returned no folds.
     """
     name = project.workspace.dataset_name(dataset)
     file = project.workspace.splits_file(name)
@@ -72,14 +80,18 @@ def split_folds(
     given = {key: value for key, value in options.items() if value not in (None, {})}
     asked = given or splitter is not None
     if file.is_file() and not asked:
-        return Folds(file, tuple(read_splits(file)), kept=True)
+        there = tuple(read_splits(file))
+        for number, split in enumerate(there):  # it may have been edited
+            check_split(file, number, split, cases)
+        return Folds(file, there, kept=True)
     reference = splitter or (GROUPED if groups or strata else KFOLD)
-    reference = reference if isinstance(reference, ComponentRef) else ComponentRef(reference)
+    reference = component_of_user(project.kernel.registry, "splitters", reference, "--splitter")
+    _check_wishes(project.kernel.registry, reference, given)
     with project.stage(STAGE, name):
         make: Callable[[Sequence[str]], list[Split]] = project.kernel.registry.build(
             "splitters", reference.with_options(**given)
         )
-        made = tuple(make(cases))
+        made = as_splits(make(cases), reference.name)
         _check(made, cases, reference.name)
         raw = _raw_folder(project, dataset)
         if raw is not None and (raw / FILE_NAME).is_file() and tuple(read_splits(raw / FILE_NAME)) != made:
@@ -124,6 +136,24 @@ def _strata(cases: Sequence[str], by: str) -> dict[str, str]:
         raise type(error)(str(error).replace("--group", "--stratify")) from None
 
 
+def _check_wishes(registry: Registry, splitter: ComponentRef, given: Iterable[str]) -> None:
+    """Refuse what the splitter does not take, or is told twice."""
+    takes = inspect.signature(registry.load(registry.find("splitters", splitter.name))).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+        names = set(COMMANDS)
+    else:
+        names = {parameter.name for parameter in takes}
+    for name in given:
+        if name not in names:
+            others = ", ".join(option for key, option in COMMANDS.items() if key in names) or "none of its like"
+            raise UsageError(
+                f"{COMMANDS[name]}: splitter {splitter.name!r} takes no {name} (it has no keyword {name!r}). Of these "
+                f"options it takes {others}"
+            )
+        if name in splitter.options:
+            raise UsageError(f"{COMMANDS[name]}: --splitter gives {name} too. Leave one of them out")
+
+
 def _check(splits: Sequence[Split], cases: Sequence[str], splitter: str) -> None:
     """Whatever a plugin makes: nothing unknown, and nothing trained on and validated in one fold."""
     known = set(cases)
@@ -131,7 +161,7 @@ def _check(splits: Sequence[Split], cases: Sequence[str], splitter: str) -> None
         unknown = sorted({*split.train, *split.val} - known)
         both = sorted(set(split.train) & set(split.val)) if len(cases) > 1 else []
         if unknown or both or not split.train or not split.val:
-            what = f"cases that do not exist: {', '.join(unknown[:5])}" if unknown else "no cases on one side"
+            what = f"cases that do not exist: {', '.join(map(str, unknown[:5]))}" if unknown else "no cases on one side"
             what = f"{', '.join(both[:5])} on both sides" if both else what
             raise DataError(f"splitter {splitter!r}: fold {number} has {what}. Use another splitter")
     if not splits:

@@ -22,6 +22,7 @@ from segplug.runtime.fold_work import FoldWork, find_work, parse_fold
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.plan_codec import encode_plan
 from segplug.runtime.plan_components import knowing
+from segplug.runtime.prediction_output import find_writer
 from segplug.runtime.processes import ALONE, Processes
 from segplug.runtime.project import Project
 from segplug.runtime.trainer_choice import public_name, record
@@ -162,6 +163,8 @@ def _check(project: Project, work: FoldWork, pretrained: Path | None, processes:
     """Find mistakes before anything is begun or moved; what the training, if there is to be one, begins with."""
     if pretrained is not None:
         check_pretrained(work, pretrained)
+    if not work.complete:  # the validation writes label maps
+        find_writer(project.kernel, work.plan.reader.name, work.dataset.file_ending, work.dataset.labels)
     if work.is_trained:
         return None
     processes.require_samples(work.batch_size)

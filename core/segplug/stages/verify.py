@@ -16,6 +16,7 @@ from segplug.runtime.case_inspection import InspectedCase, inspect_case
 from segplug.runtime.case_work import each_case
 from segplug.runtime.findings import Finding, raise_errors
 from segplug.runtime.measuring_memory import needs_to_measure
+from segplug.runtime.prediction_output import writer_name
 from segplug.runtime.preparation_memory import to_inspect
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import choose_reader, survey_dataset
@@ -100,6 +101,7 @@ def _verify(project: Project, dataset: str | int | Path, *, measuring: bool) -> 
     if name is None:
         findings += [_no_reader(case) for case in survey.cases.values()]
         return Verification(folder, (), _in_order(findings)), None
+    findings += _check_writer(survey, name, project.kernel)
     measured = Measuring(survey) if measuring else None
     made_from = state_of(project, survey, name) if measuring else ""
     inspected = _inspect_all(project, survey, name, measured)
@@ -159,6 +161,20 @@ def _reader_name(dataset: RawDataset, kernel: Kernel) -> str | None:
     image = next(iter(dataset.cases.values())).images[0]
     name_by_ending = kernel.choose("segplug_choose_writer", path=image)
     return name_by_ending if name_by_ending in _known_readers(kernel) else None
+
+
+def _check_writer(dataset: RawDataset, reader: str, kernel: Kernel) -> list[Finding]:
+    """Whether predictions can be written: training is refused without, so it is told before the work until there."""
+    ending = dataset.description.file_ending
+    if writer_name(kernel, reader, ending) is not None:
+        return []
+    return [
+        Finding(
+            "no writer", "", dataset.folder / "dataset.json", f"reader {reader!r}, and no writer of this name",
+            f"one for files ending in {ending}: training's validation and prediction write label maps",
+            f"Install a plugin with a writer {reader!r}, or one that answers segplug_choose_writer", "warning",
+        )
+    ]  # fmt: skip
 
 
 def _known_readers(kernel: Kernel) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,20 +23,37 @@ def _network(subject: Subject, channels: int = 2, *, deep_supervision: bool = Fa
     import torch
 
     torch.manual_seed(seed)
+    build = subject.build()
+    patch = offered_patch(build, subject.ref, subject.patch_size)
     try:
-        build = subject.build()
-        patch = offered_patch(build, subject.ref, subject.patch_size)
         network: Any = build(channels, CLASSES, deep_supervision=deep_supervision, **patch)
-    except (TypeError, DataError, PluginError) as error:
-        options = _usual_options(subject)
-        if subject.ref.options:
+    except (TypeError, DataError) as error:
+        if subject.ref.options or not _needs_options(build, error):
             raise
+        options = _usual_options(subject)
         if options is None:
             skip(f"it needs options to be checked with: {error}")
         build = subject.kernel.registry.build("architectures", ComponentRef(subject.ref.name, options))
-        network = build(channels, CLASSES, deep_supervision=deep_supervision)
+        try:
+            network = build(channels, CLASSES, deep_supervision=deep_supervision)
+        except TypeError as refused:
+            if "unexpected keyword" in str(refused):  # it takes any, and hands them on to what takes others
+                skip(f"it needs options to be checked with: {error}")
+            raise
     expect(isinstance(network, torch.nn.Module), f"it made a {type(network).__name__}; expected a torch.nn.Module")
     return network  # type: ignore[no-any-return]
+
+
+def _needs_options(build: Any, error: Exception) -> bool:
+    """Whether an architecture cannot be made for want of options, and not for a fault of its own."""
+    if isinstance(error, DataError):  # it says itself what it needs
+        return True
+    if not re.search(r"missing \d+ required", str(error)):
+        return False
+    given = {"deep_supervision", "patch_size"}
+    parameters = list(inspect.signature(build).parameters.values())[2:]  # behind the channels
+    asked = [each for each in parameters if each.default is each.empty and each.name not in given]
+    return any(each.kind is not each.VAR_POSITIONAL for each in asked)
 
 
 def _usual_options(subject: Subject) -> dict[str, Any] | None:

@@ -99,7 +99,7 @@ class BoundCheck:
             return Finding(statement, State.SKIPPED, str(skipped))
         except AssertionError as failure:
             return Finding(statement, State.FAILED, str(failure) or "an assertion without a text failed")
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit in a component ends its check, and not the others
             return Finding(statement, State.FAILED, f"{type(error).__name__}: {error}")
         return Finding(statement, State.PASSED)
 
