@@ -131,8 +131,7 @@ class PluginHost:
             return self._keep(kept, State.BLOCKED, "blocked in the settings; remove it from block in segplug.toml")
         if record.builtin or ":" in record.name:
             return self._keep(kept, State.BROKEN, f"a plugin cannot be called {record.name!r}")
-        also = [f"{r.distribution} {r.version}" for r in rivals if r.full_name not in self._block]
-        if also:
+        if also := [f"{r.distribution} {r.version}" for r in rivals if r.full_name not in self._block]:
             either = " or ".join(f"'{r.full_name}'" for r in (record, *rivals))
             reason = f"the name {record.name!r} is also claimed by {' and '.join(also)}; block one ({either})"
             return self._keep(kept, State.BROKEN, reason)
@@ -144,8 +143,7 @@ class PluginHost:
 
     def _register(self, plugin: object, record: PluginRecord) -> PluginRecord:
         try:
-            speaks = getattr(plugin, "segplug_api_version", API_VERSION)
-            if speaks != API_VERSION:
+            if (speaks := getattr(plugin, "segplug_api_version", API_VERSION)) != API_VERSION:
                 reason = f"speaks plugin API version {speaks}; this segplug speaks {API_VERSION}"
                 return self._keep(record, State.INCOMPATIBLE, reason)
             self._manager.register(plugin, record.name)
@@ -181,9 +179,8 @@ class PluginHost:
     def _collect(self, record: PluginRecord) -> Iterator[Provided]:
         """Call the provider hooks of one plugin and check what they yield."""
         for kind in KINDS.values():
-            for implementation in getattr(self._manager.hook, kind.hook).get_hookimpls():
-                if implementation.plugin_name != record.name:
-                    continue
+            found = getattr(self._manager.hook, kind.hook).get_hookimpls()
+            for implementation in (each for each in found if each.plugin_name == record.name):
                 seen: set[str] = set()
                 for component in implementation.function() or ():
                     if not isinstance(component, Component):

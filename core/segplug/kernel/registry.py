@@ -109,15 +109,13 @@ class Registry:
         try:
             return provided.component.load()
         except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"{provided.kind.name}: {provided.component.name!r} of {provided.plugin} cannot be loaded: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            what = f"{provided.kind.name}: {provided.component.name!r} of {provided.plugin} cannot be loaded"
+            raise PluginError(f"{what}: {type(error).__name__}: {error}") from error
 
     def plugin(self, name: str, distribution: str) -> PluginRecord | None:
         """The record of a distribution's plugin, usable or not; None if it is not installed."""
-        records = (self._host.records.get(key) for key in (f"{name}@{distribution}", name))
-        return next((found for found in records if found and found.distribution == distribution), None)
+        records = self._host.records.values()
+        return next((r for r in records if r.is_called(name) and r.distribution == distribution), None)
 
     def in_force(self, kind: str, name: str) -> Provided | str:
         """What a name stands for now, or why it stands for nothing."""
