@@ -67,7 +67,7 @@ def test_another_trainer_of_the_name_is_refused(make_project):
     run(make_project, {"strange": mine}, trainer="strange:odd", overrides=overrides, epochs=1)
     with pytest.raises(PluginError, match=r"trainers: 'odd' was provided by plugin 'strange'.*now it is 'rival'"):
         run(make_project, {"rival": rival}, trainer="odd", epochs=2, continue_=True)
-    with pytest.raises(UsageError, match=r"trainers: 'odd' was .*no component 'odd'.*pip install"):
+    with pytest.raises(UsageError, match=r"trainers: 'strange:odd' was .*no component 'strange:odd'.*pip install"):
         run(make_project, trainer="odd", epochs=2, continue_=True)
 
 

@@ -50,13 +50,14 @@ def _compare(recorded: Sequence[Mapping[str, Any]], registry: Registry) -> Itera
     for entry in recorded:
         kind, name, plugin, distribution, version = (str(entry.get(field, "?")) for field in FIELDS)
         was = f"{kind}: {name!r} was provided by plugin {plugin!r} ({distribution} {version})"
-        there = registry.plugin(plugin, distribution)
+        trouble = there.trouble if (there := registry.plugin(plugin, distribution)) else ""
         try:
             now = registry.find(kind, name).plugin
         except SegplugError as error:
-            lacks = there is None or (not there.trouble and isinstance(error, WrongReferenceError))
-            yield f"{was}; now: {error}" + f" Install it: pip install {distribution}=={version}" * lacks, False
+            lacks = there is None or isinstance(error, WrongReferenceError)
+            remedy = trouble or f"Install it: pip install {distribution}=={version}" * lacks
+            yield f"{was}; now: {error} {remedy}".rstrip(), False
             continue
         if now.name != plugin:
             is_now = f"{was}; now it is {now.name!r} ({now.distribution} {now.version})"
-            yield f"{is_now}. {there.trouble}" if there and there.trouble else is_now, True
+            yield f"{is_now}. {trouble}" if trouble else is_now, True

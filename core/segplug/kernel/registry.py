@@ -114,8 +114,9 @@ class Registry:
 
     def plugin(self, name: str, distribution: str) -> PluginRecord | None:
         """The record of a distribution's plugin, usable or not; None if it is not installed."""
-        records = self._host.records.values()
-        return next((r for r in records if r.is_called(name) and r.distribution == distribution), None)
+        return next(
+            (r for r in self._host.records.values() if r.is_called(name) and r.distribution == distribution), None
+        )
 
     def in_force(self, kind: str, name: str) -> Provided | str:
         """What a name stands for now, or why it stands for nothing."""

@@ -23,7 +23,7 @@ from segplug.runtime.device import resolve_device, resolve_precision
 from segplug.runtime.files import read_json, value_hash
 from segplug.runtime.fold_folder import FoldState, read_state
 from segplug.runtime.plan_codec import decode_plan, encode_plan
-from segplug.runtime.plan_components import knowing, require_installed
+from segplug.runtime.plan_components import knowing, plain_name, require_installed
 from segplug.runtime.planned import find_configuration, find_plan
 from segplug.runtime.preprocessed_cases import case_names, open_store, require_cases
 from segplug.runtime.processes import ALONE, Processes
@@ -233,8 +233,7 @@ def _recorded(
     """What is recorded of plugins by the plan and, where a trainer is named, by what it trained here before."""
     if trainer is None:
         return plan.provenance
-    name = trainer.rpartition(":")[2]
-    folder = workspace.fold_folder(plan.dataset_name, name, plan.plans_name, configuration, fold)
+    folder = workspace.fold_folder(plan.dataset_name, plain_name(trainer), plan.plans_name, configuration, fold)
     before = read_state(TrainedFold(folder, fold)).checkpoint
     return [*plan.provenance, *(before.extension.get("provenance", ()) if before else ())]
 
@@ -246,12 +245,8 @@ def _in_use(recorded: Sequence[Mapping[str, Any]], chosen: ChosenTrainer, archit
         named["architectures", architecture] = None
     found = [entry for entry in recorded if (entry.get("kind"), entry.get("name")) in named]
     # the user may have named the trainer otherwise then: by an alias, or as plugin:name
-    same = [e for e in recorded if e.get("kind") == "trainers" and _plain(e) in chosen.provided.names]
+    same = [e for e in recorded if e.get("kind") == "trainers" and plain_name(e.get("name")) in chosen.provided.names]
     return [*found, *({**entry, "name": chosen.provided.asked} for entry in same if entry not in found)]
-
-
-def _plain(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("name")).rpartition(":")[2]
 
 
 def _require_same(work: FoldWork, checkpoint: Checkpoint) -> None:

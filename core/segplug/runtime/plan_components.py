@@ -78,6 +78,11 @@ def require_installed(registry: Registry, plan: Plan, configurations: Iterable[s
         raise PluginError(f"plan {plan.plans_name!r} of {plan.dataset_name} was made with other plugins:\n  {listed}")
 
 
+def plain_name(name: object) -> str:
+    """A component's name without its plugin's."""
+    return str(name).rpartition(":")[2]
+
+
 @contextmanager
 def knowing(recorded: Sequence[Mapping[str, Any]], registry: Registry, what: str) -> Iterator[None]:
     """Within the block, a component that does not exist is told with what to install, if the record knows it.
@@ -95,7 +100,11 @@ def knowing(recorded: Sequence[Mapping[str, Any]], registry: Registry, what: str
     except (UsageError, WrongReferenceError) as error:
         cause = error.__cause__ if isinstance(error, UsageError) else error
         missing = cause.missing if isinstance(cause, WrongReferenceError) else None
-        entries = [entry for entry in recorded if (entry.get("kind"), entry.get("name")) == missing]
+        if missing is None:
+            raise
+        kind, name = missing
+        # a name may have been asked for as plugin:name then, and not now, or the other way round
+        entries = [e for e in recorded if e.get("kind") == kind and plain_name(e.get("name")) == plain_name(name)]
         if not entries:
             raise
         listed = "\n  ".join(differences(entries, registry))
