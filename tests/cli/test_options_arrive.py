@@ -133,7 +133,8 @@ def test_options_of_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         raise typer.Exit
 
     monkeypatch.setattr(train, "train", stand_in)
-    options = ["--plans-name", "P", "-t", "T", "--set", "trainer.lr=1e-3", "--epochs", "3", "--continue"]
+    options = ["--plans-name", "P", "-t", "T", "--set", "trainer.lr=1e-3", "--epochs", "3"]
+    options += ["--continue", "--allow-provider-change"]
     options += ["--pretrained", "a", "--save-probabilities", "--device", "cpu", "--precision", "bf16", "--seed", "7"]
     done = CliRunner().invoke(app, ["train", "4", "3d_fullres", "all", *options, "--workers", "3"])
     assert done.exit_code == 0, done.output
@@ -146,6 +147,7 @@ def test_options_of_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         "overrides": ["trainer.lr=1e-3"],
         "epochs": 3,
         "continue_": True,
+        "allow_provider_change": True,
         "pretrained": A,
         "save_probabilities": True,
         "device": "cpu",

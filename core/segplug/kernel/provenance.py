@@ -10,8 +10,7 @@ from segplug.kernel.plugins import Provided
 from segplug.kernel.registry import Registry
 
 ACCEPT = "accept the change with --allow-provider-change"
-FIELDS = ("kind", "name", "plugin", "distribution", "version")
-"""Of a component used: its kind, the name it was asked for by, and the plugin and distribution it came from."""
+FIELDS = ("kind", "name", "plugin", "distribution", "version")  # of a component used; the name is what it was asked by
 
 
 def record(used: Iterable[Provided]) -> list[dict[str, str]]:

@@ -114,9 +114,8 @@ class Registry:
 
     def plugin(self, name: str, distribution: str) -> PluginRecord | None:
         """The record of a distribution's plugin, usable or not; None if it is not installed."""
-        return next(
-            (r for r in self._host.records.values() if r.is_called(name) and r.distribution == distribution), None
-        )
+        called = (record for record in self._host.records.values() if record.is_called(name))
+        return next((record for record in called if record.distribution == distribution), None)
 
     def in_force(self, kind: str, name: str) -> Provided | str:
         """What a name stands for now, or why it stands for nothing."""
