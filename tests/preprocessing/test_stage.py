@@ -148,7 +148,7 @@ def test_bad_cases_are_named_and_the_others_kept(planned: Path, project: Project
         preprocess(project, NAME)
     text = str(raised.value)
     assert "3 of 4 cases cannot be preprocessed" in text
-    assert "case phantom_000: channel 0 has 1 values that are not finite" in text
+    assert "phantom_000_0000.nii.gz: channel 0 has 1 values that are not finite" in text
     assert "phantom_001.nii.gz: labels that dataset.json does not have: 9 (2 voxels); expected [0, 1, 2]" in text
     assert str(broken) in text
     assert "nnUNetPlans_2d: 1 made (new)" in text
