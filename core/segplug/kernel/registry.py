@@ -36,7 +36,8 @@ class Registry:
 
     def all(self, kind: str) -> list[Provided]:
         """Every component of a kind, built-ins first."""
-        return [p for p in self._host.provided if p.kind is _kind(kind)]
+        wanted = _kind(kind)
+        return [p for p in self._host.provided if p.kind is wanted]
 
     def names(self, kind: str) -> list[str]:
         """Names (no aliases) of a kind's components."""
@@ -175,8 +176,7 @@ class Registry:
     def _unknown(self, kind: Kind, name: str, candidates: Iterable[Provided], pin: str = "") -> PluginError:
         known = {n for p in candidates for n in (*p.names, p.qualified_name)}
         text = f"no component {name!r} among the {kind.name}" + (f", to which {pin} is pinned." if pin else ".")
-        text += did_you_mean(name, known)
-        text += f" There are: {', '.join(self.names(kind.name)) or 'none'}."
+        text += f"{did_you_mean(name, known)} There are: {', '.join(self.names(kind.name)) or 'none'}."
         unusable = [record for record in self._host.records.values() if record.trouble]
         owners = [record for record in unusable if ":" in name and record.is_called(name.partition(":")[0])]
         text += "".join(f" {record.trouble}." for record in owners)

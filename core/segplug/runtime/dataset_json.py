@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segplug.model import DatasetDescription, LabelSet
+from segplug.runtime.confusion import as_labels
 from segplug.runtime.findings import Finding, raise_errors
 
 KIND = "dataset.json"
@@ -221,7 +222,7 @@ def _check_regions(labels: LabelSet, check: _Check) -> None:
     twice = sorted({v for v in order if order.count(v) > 1})
     if twice:
         check.error(f"regions_class_order with {twice} more than once", "each label once")
-    members = [set(region) if isinstance(region, tuple) else {region} for region in labels.regions]
+    members = [set(as_labels(region)) for region in labels.regions]
     for number, inner in enumerate(members):
         over = next((later for later in range(number + 1, len(members)) if inner <= members[later]), None)
         if over is not None and len(order) == regions:
