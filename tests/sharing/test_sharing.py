@@ -467,3 +467,26 @@ def test_the_commands(project, elsewhere, tmp_path):
     assert "PlainConvUNet" in done.stdout
     done = run.invoke(app, [*there, "model", "inspect", str(file), "--format", "json"])
     assert json.loads(done.stdout)["models"][0]["folds"] == {"0": ["final"], "1": ["final"]}
+
+
+def test_what_a_model_needs_is_told_before_it_is_used(project, elsewhere, archive, tmp_path):
+    from segplug.cli.main import app
+
+    name = f"{NAME}/{MODELS[0]}/plans.json"
+    with zipfile.ZipFile(archive) as whole:
+        plans = json.loads(whole.read(name))
+        manifest = json.loads(whole.read(f"{NAME}/segplug_model.json"))
+    entry = {"kind": "architectures", "name": "swin", "plugin": "nets", "distribution": "acme-nets", "version": "1.2"}
+    plans["segplug"]["provenance"].append(entry)
+    text = json.dumps(plans).encode()
+    manifest["files"][name] = {"sha256": hashlib.sha256(text).hexdigest(), "bytes": len(text)}
+    other = changed(
+        archive, tmp_path / "other.zip", **{name: text, f"{NAME}/segplug_model.json": json.dumps(manifest).encode()}
+    )
+    there = ["--results", str(elsewhere.workspace.results)]
+    for command in (["inspect", str(other)], ["import", str(other)], ["inspect", "503"]):
+        done = CliRunner().invoke(app, [*there, "model", *command])
+        assert done.exit_code == 0, done.output
+        assert done.stderr.count("pip install acme-nets==1.2") == 1
+    done = CliRunner().invoke(app, [*there, "model", "inspect", str(archive)])
+    assert "not as it was trained" not in done.stderr

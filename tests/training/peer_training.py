@@ -54,7 +54,10 @@ def to_batch(trainer: Any, data: Any, labels: Any) -> dict[str, Any]:
         maps = done["segmentation"]
         samples.append(maps if isinstance(maps, list) else [maps])
     targets = [torch.stack(scale) for scale in zip(*samples, strict=True)]
-    return {"data": torch.from_numpy(data.copy()), "target": targets if trainer.enable_deep_supervision else targets[0]}
+    return {
+        "data": torch.from_numpy(data).double(),
+        "target": targets if trainer.enable_deep_supervision else targets[0],
+    }
 
 
 def one_epoch(trainer: Any, training: dict[str, Any], validation: dict[str, Any]) -> None:
@@ -73,6 +76,7 @@ def run(folder: Path, job: dict[str, Any]) -> dict[str, Any]:
     epochs = len(given["data"])
     trainer = make_trainer(folder, job, epochs)
     made: dict[str, Any] = {f"fresh:{key}": value.numpy().copy() for key, value in trainer.network.state_dict().items()}
+    trainer.network.double()  # float32 differs from processor to processor, and twenty steps make much of little
     with torch.no_grad():
         for module in trainer.network.decoder.seg_layers:
             module.weight.mul_(job["sharpness"])

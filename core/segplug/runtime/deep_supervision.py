@@ -103,7 +103,7 @@ class SupervisedLoss:
         parts = []
         for logits, wanted, mask in prepared:
             with self._named(logits, wanted, mask):
-                parts.append([part.float() for part in loss.of_samples(logits, wanted, **mask)])
+                parts.append([_float32_at_least(part) for part in loss.of_samples(logits, wanted, **mask)])
         flat = [part.reshape(len(part), -1) for scale in parts for part in scale]
         whole = iter(torch.split(gather(torch.cat(flat, 1)), [part.shape[1] for part in flat], 1))
         return [
@@ -113,7 +113,7 @@ class SupervisedLoss:
 
     def _prepared(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Logits, target and perhaps a mask of one resolution, as a loss takes them."""
-        logits, target = logits.float(), downsample(target, logits.shape[2:])
+        logits, target = _float32_at_least(logits), downsample(target, logits.shape[2:])
         valid = valid_voxels(target, self._labels)
         if valid is not None:
             target = torch.where(valid, target, 0)
@@ -164,6 +164,10 @@ def scale_weights(resolutions: int) -> list[float]:
         return [1.0]
     weights = [0.5**i for i in range(resolutions - 1)]
     return [w / sum(weights) for w in weights] + [0.0]
+
+
+def _float32_at_least(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _described(value: Any) -> str:
