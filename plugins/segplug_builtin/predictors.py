@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from segplug.protocols import Model, Pipeline, PredictionSettings
 from segplug.runtime.compute_settings import prediction_compute
 from segplug.runtime.device import resolve_device, resolve_precision
 from segplug.runtime.kept_memory import keeping_freed_memory
+from segplug_builtin.packed_networks import packed
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -22,7 +24,7 @@ class TorchPredictor:
     """Runs a model's networks with torch. They stay on the device, one per fold, for all images.
 
     With less than single precision, convolutions and matrix products are computed in it (autocast); `auto` takes bf16
-    on a CPU that has it, and on a GPU fp16, as nnU-Net does.
+    on a CPU that has it, and on a GPU fp16, as nnU-Net does. On a CPU, U-Nets are laid out anew, see `packed_networks`.
 
     Raises:
         UsageError: the device or the precision is not to be had.
@@ -32,19 +34,26 @@ class TorchPredictor:
         self._pipeline = pipeline
         self.device = resolve_device(settings.device)
         self.precision = prediction_precision(settings.precision, self.device)
-        self._networks = model.networks(self.device)
+        self._forward = [self._forward_of(network) for network in model.networks(self.device)]
 
     def predict(self, image: Image, previous: Any = None) -> Prediction:
         """Predict one raw image, see `segplug.protocols.Predictor`."""
-        forward = [partial(self._forward, network) for network in self._networks]
         with keeping_freed_memory(), prediction_compute(self.device):
-            return self._pipeline.run(image, forward, self.device, previous)
+            return self._pipeline.run(image, self._forward, self.device, previous)
 
-    def _forward(self, network: nn.Module, x: Tensor) -> Tensor:
+    def _forward_of(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         dtype = _DTYPES.get(self.precision)
-        with torch.autocast(self.device.type, dtype) if dtype is not None else nullcontext():
-            logits: Tensor = network(x)
-        return logits
+        if self.device.type == "cpu":
+            faster = packed(network, dtype or torch.float32)
+            if faster is not None:
+                return faster
+        return partial(_computed_in, network, self.device, dtype)
+
+
+def _computed_in(network: nn.Module, device: torch.device, dtype: torch.dtype | None, x: Tensor) -> Tensor:
+    with torch.autocast(device.type, dtype) if dtype is not None else nullcontext():
+        logits: Tensor = network(x)
+    return logits
 
 
 def prediction_precision(name: str, device: torch.device) -> str:
