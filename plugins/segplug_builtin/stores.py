@@ -90,7 +90,8 @@ class Blosc2Store:
         }
         text = json.dumps(header).encode()
         index = np.zeros(2 * _count(shape, chunk) + len(case.locations), _INDEX)
-        with replacing(self.folder / f"{name}{SUFFIX}") as partial, partial.open("wb") as file:
+        path = self.folder / f"{name}{SUFFIX}"
+        with replacing(path, flushed=False) as partial, partial.open("wb") as file:  # many small ones, with checksums
             file.seek(_PRELUDE.size + len(text) + index.nbytes)
             for record, section in zip(index, self._sections(case, chunk), strict=True):
                 record["offset"], record["size"], record["crc"] = file.tell(), len(section), zlib.crc32(section)

@@ -23,17 +23,22 @@ PARTIAL = ".partial-"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:
     """Yield a path beside `path` (same file ending) to write to; when the block succeeds it is flushed and renamed.
 
     A folder may be made there too, and takes the place of a file or a folder; a file never that of a folder. If the
     block raises, what it wrote is removed and `path` stays as it was.
+
+    Args:
+        flushed: wait until it is on the disk. Without, a power failure may leave a damaged file: only for what has
+            checksums and can be made again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{uuid4().hex[:12]}-{path.name}")
     try:
         yield partial
-        flush(partial)
+        if flushed:
+            flush(partial)
         if partial.is_dir():  # does not replace anything in one step
             remove(path)
         os.replace(partial, path)
