@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ R = TypeVar("R")
 _BOOT = (
     "import json, os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "sys.path[:] = json.loads(sys.argv[2]); os.environ.update(json.loads(sys.argv[3])); "
-    "from segplug_builtin.worker_process import serve; serve(int(sys.argv[1]))"
+    "from segplug_builtin.worker_process import serve; serve(int(sys.argv[1]), json.loads(sys.argv[4]))"
 )
 _THREAD_LIMITS = (
     "OMP_NUM_THREADS",
@@ -81,6 +81,11 @@ class LocalExecutor:
         if self._count == 0:
             return _here(function, items)
         return self._there(function, items)
+
+    def start(self, *modules: str) -> None:
+        """Start the workers before there is work, see `segplug.protocols.StartsEarly`."""
+        while len(self._workers) < self._count:
+            self._workers.append(_Worker(self._threads, modules))
 
     def close(self) -> None:
         """End the workers."""
@@ -167,10 +172,10 @@ class LocalExecutor:
 class _Worker:
     """One worker process and what it works on."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, modules: Sequence[str] = ()) -> None:
         ours, theirs = socket.socketpair()
         limits = dict.fromkeys(_THREAD_LIMITS, str(threads)) | {"BLOSC_NTHREADS": "1"}  # chunks are small
-        arguments = [str(theirs.fileno()), json.dumps(sys.path), json.dumps(limits)]
+        arguments = [str(theirs.fileno()), json.dumps(sys.path), json.dumps(limits), json.dumps(modules)]
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT, *arguments],
@@ -216,7 +221,7 @@ class _Worker:
 
     def end(self) -> None:
         """End the process: by closing its socket if it has nothing to do, else by killing it."""
-        if self.item is not None:
+        if self.item is not None or self._run < 0:  # busy, or perhaps still importing
             self.process.kill()
         self.connection.close()
         try:

@@ -6,20 +6,29 @@ import os
 import pickle
 import threading
 import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int, modules: Sequence[str] = ()) -> None:
     """Work on items until the other end of the connection closes; then end at once, whatever is going on.
 
     A message is (run, pickled function or None if this run's is known, index, pickled item); the answer is
     (run, index, whether it succeeded, pickled value or error). An interrupt (SIGINT) is ignored from the start: the
     parent is interrupted too, and ends its workers.
+
+    Args:
+        modules: imported first, while there is nothing to do yet.
     """
     connection = Connection(descriptor)
     inbox: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
+    for name in modules:
+        with suppress(Exception):  # if it is needed, the work itself will tell
+            import_module(name)
     known: tuple[int, bytes] = (-1, b"")
     while True:
         run, function, index, item = pickle.loads(inbox.get())

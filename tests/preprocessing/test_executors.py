@@ -181,6 +181,26 @@ def test_items_are_drawn_as_they_are_needed(two: LocalExecutor, functions: Modul
     assert len(drawn) < 10
 
 
+def test_workers_may_start_before_there_is_work(two: LocalExecutor, functions: ModuleType) -> None:
+    two.start("scipy", "no_such_module")
+    started = {worker.process.pid for worker in two._workers}
+    assert len(started) == 2
+    two.start("scipy")  # once is enough
+    assert {o.value for o in two.map(functions.pid, range(8))} <= started
+    assert all(o.value == ["scipy"] for o in two.map(functions.modules, [0, 1]))
+
+
+def test_workers_that_were_started_in_vain_are_not_waited_for() -> None:
+    executor = LocalExecutor(workers=2)
+    executor.start("torch")
+    processes = [worker.process for worker in executor._workers]
+    start = time.monotonic()
+    executor.close()
+    assert time.monotonic() - start < 0.5
+    assert all(process.poll() is not None for process in processes)
+    LocalExecutor(workers=0).start()  # there are none
+
+
 def test_workers_are_light_and_limited(two: LocalExecutor, functions: ModuleType) -> None:
     assert [o.value for o in two.map(functions.modules, [0])] == [[]]
     alone = LocalExecutor(workers=1, threads=1)

@@ -32,9 +32,11 @@ def prepare(
     The same as the four commands one after the other, in less time: workers are started once, and each case is read
     once for verification and fingerprint together. What is current is kept.
     """
-    from segplug.stages.prepare import prepare as prepare_stage
-
     with open_project(ctx, workers, None, max_memory) as project:
+        project.start_workers("segplug.stages.verify", "segplug.runtime.case_preprocessing", "SimpleITK")
+
+        from segplug.stages.prepare import prepare as prepare_stage
+
         done = prepare_stage(
             project,
             dataset,

@@ -13,6 +13,7 @@ from segplug.protocols.converter import recognised_by as recognised_by
 from segplug.protocols.converter import recognises as recognises
 from segplug.protocols.executor import Executor as Executor
 from segplug.protocols.executor import Outcome as Outcome
+from segplug.protocols.executor import StartsEarly as StartsEarly
 from segplug.protocols.loss import Loss as Loss
 from segplug.protocols.loss import SampleWiseLoss as SampleWiseLoss
 from segplug.protocols.metric import Comparison as Comparison

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,4 +34,13 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End the workers. Called once; also on errors."""
+        ...
+
+
+@runtime_checkable
+class StartsEarly(Protocol):
+    """An executor whose workers can start while the program itself still gets ready."""
+
+    def start(self, *modules: str) -> None:
+        """Start workers, and have them import modules that the work will take. `map` may never be called."""
         ...

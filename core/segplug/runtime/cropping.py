@@ -36,12 +36,15 @@ def nonzero_mask(data: NDArray[Any]) -> NDArray[np.bool_]:
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box:
     """Smallest box that holds all True voxels; the whole array if there are none (nnU-Net's rule)."""
+    whole = tuple((0, n) for n in mask.shape)
+    if all(face.any() for axis in range(mask.ndim) for face in np.moveaxis(mask, axis, 0)[[0, -1]]):
+        return whole  # most often, and told by little of it
     box: list[tuple[int, int]] = []
     for axis in range(mask.ndim):
         others = tuple(a for a in range(mask.ndim) if a != axis)
         hit = np.flatnonzero(mask.any(axis=others))
         if not hit.size:
-            return tuple((0, n) for n in mask.shape)
+            return whole
         box.append((int(hit[0]), int(hit[-1]) + 1))
         mask = mask[(slice(None),) * axis + (slice(*box[-1]),)]
     return tuple(box)

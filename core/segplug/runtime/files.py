@@ -30,8 +30,8 @@ def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:
     block raises, what it wrote is removed and `path` stays as it was.
 
     Args:
-        flushed: wait until it is on the disk. Without, a power failure may leave a damaged file: only for what has
-            checksums and can be made again.
+        flushed: wait until it is on the disk. Without, a power failure may cut the file short: only for what can be
+            made again and tells whether it is whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{PARTIAL}{uuid4().hex[:12]}-{path.name}")

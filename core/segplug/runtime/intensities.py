@@ -27,6 +27,9 @@ MOST_DISTINCT = 2**24
 """With more distinct values than this, values are rounded to 16 bits of mantissa (relative error below 1e-5)."""
 
 _CHUNK = 2**20
+_BLOCK, _FEW = 2**17, 2**16
+"""Numbers of the generator that are counted together, once for all cases that need fewer different ones than this."""
+
 _INTEGER_BINS = 2**22
 _PART = 2**20
 """Values worked on together: temporary arrays stay small."""
@@ -142,13 +145,14 @@ class _Draws:
         spread = 64 + 8 * isqrt(likely)
         while True:
             start, stop = max(0, likely - spread), likely + spread
-            numbers = _masked(mask, _with_room(self._place + stop))[self._place : self._place + stop]
-            before = int(np.count_nonzero(numbers[:start] < size))
-            fitting = np.flatnonzero(numbers[start:] < size)
-            if before < count <= before + len(fitting):
-                end = start + int(fitting[count - before - 1]) + 1
-                self._place += end
-                return np.bincount(numbers[:end], minlength=size)[:size]
+            numbers = _masked(mask, _with_room(self._place + stop))[self._place + start : self._place + stop]
+            found = _counted(mask, self._place, self._place + start)[:size]
+            missing = count - int(found.sum())
+            fitting = np.flatnonzero(numbers < size)
+            if 0 < missing <= len(fitting):
+                end = int(fitting[missing - 1]) + 1
+                self._place += start + end
+                return found + np.bincount(numbers[:end], minlength=size)[:size]
             spread *= 4
 
 
@@ -166,7 +170,29 @@ def _numbers(count: int) -> NDArray[np.uint32]:
 @lru_cache(maxsize=4)
 def _masked(mask: int, count: int) -> NDArray[Any]:
     masked = _numbers(count) & np.uint32(mask)
-    return masked.astype(np.uint16) if mask < 2**16 else masked
+    return masked.astype(np.uint16) if mask < _FEW else masked
+
+
+def _counted(mask: int, first: int, last: int) -> NDArray[np.int64]:
+    """How often each masked number is among those from `first` to before `last`."""
+    numbers = _masked(mask, _with_room(last))
+    if mask >= _FEW:
+        return np.bincount(numbers[first:last], minlength=mask + 1)
+    upto = [
+        _counted_blocks(mask, place // _BLOCK)
+        + np.bincount(numbers[place // _BLOCK * _BLOCK : place], minlength=mask + 1)
+        for place in (first, last)
+    ]
+    return upto[1] - upto[0]
+
+
+@lru_cache(maxsize=64)
+def _counted_blocks(mask: int, blocks: int) -> NDArray[np.int64]:
+    """How often each masked number is among those of the first blocks: cases differ in the last block alone."""
+    if blocks == 0:
+        return np.zeros(mask + 1, np.int64)
+    numbers = _masked(mask, _with_room(blocks * _BLOCK))[(blocks - 1) * _BLOCK : blocks * _BLOCK]
+    return _counted_blocks(mask, blocks - 1) + np.bincount(numbers, minlength=mask + 1)
 
 
 def _draw(source: _Draws, values: NDArray[np.float32], draws: int) -> Intensities:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from segplug.kernel import Kernel
 from segplug.model import ComponentRef
+from segplug.protocols.executor import StartsEarly
 from segplug.runtime.memory_limit import MemoryLimit
 from segplug.runtime.workspace import Workspace
 
@@ -106,6 +107,15 @@ class Project:
             here: Executor = self.kernel.registry.build("executors", LOCAL, workers=0)
             return here
         return self.executor
+
+    def start_workers(self, *modules: str) -> None:
+        """Let workers start while this process still gets ready, where the executor can.
+
+        Args:
+            modules: that the work will take.
+        """
+        if not self.memory and isinstance(self.executor, StartsEarly):  # a limit may leave room for fewer
+            self.executor.start(*modules)
 
     def without_events(self) -> Project:
         """The same project, which tells the event hooks nothing: for processes that work for another one."""

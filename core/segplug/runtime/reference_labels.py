@@ -23,7 +23,7 @@ def copy_references(case: Case, folder: Path, ending: str) -> None:
 def copy_if_changed(source: Path, copy: Path) -> None:
     """Copy a file and its time of change, unless the copy has the same size and time."""
     if not _same_file(source, copy):
-        with replacing(copy) as partial:
+        with replacing(copy, flushed=False) as partial:  # what a power failure cut short is copied again
             copy_file(source, partial)
 
 
