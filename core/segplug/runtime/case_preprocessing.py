@@ -16,7 +16,7 @@ from segplug.protocols import PreprocessedCase, Reader, Store
 from segplug.runtime.case_reading import channel_file, read_image, read_labels
 from segplug.runtime.class_locations import class_locations
 from segplug.runtime.geometry import differences
-from segplug.runtime.manifest import made_from, staleness
+from segplug.runtime.manifest import described, manifest_of, staleness
 from segplug.runtime.preprocessing import NotFiniteError, Preprocessing
 from segplug.runtime.reference_labels import copy_references, references_are_current
 from segplug.runtime.wording import counted
@@ -74,7 +74,8 @@ def preprocess_case(case: Case, work: CaseWork) -> dict[str, str]:
     stale = {name: why for name, why in stale.items() if why}
     if not stale:
         return {}
-    manifests = {t.identifier: made_from(files, t.settings) for t in work.targets if t.identifier in stale}
+    inputs = described(files)
+    manifests = {t.identifier: manifest_of(inputs, t.settings) for t in work.targets if t.identifier in stale}
     labels = read_labels(work.reader, case.label)  # first: reading takes twice what is kept, before there is an image
     image = read_image(work.reader, case, work.description.num_channels)
     _check_grid(case, labels, image)

@@ -21,8 +21,17 @@ Manifest = Mapping[str, Any]
 
 def made_from(inputs: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a result about to be made. Reads the files, for their hashes; so make it before the result."""
-    described = [{**_state(path), "sha256": file_hash(path)} for path in inputs]
-    return {"inputs": described, "settings": _plain(settings), "segplug": __version__}
+    return manifest_of(described(inputs), settings)
+
+
+def described(inputs: Sequence[Path]) -> list[dict[str, Any]]:
+    """What a manifest says of files; for several manifests of the same ones."""
+    return [{**_state(path), "sha256": file_hash(path)} for path in inputs]
+
+
+def manifest_of(inputs: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a result about to be made from what `described` found before."""
+    return {"inputs": list(inputs), "settings": _plain(settings), "segplug": __version__}
 
 
 def staleness(manifest: Manifest | None, inputs: Sequence[Path], settings: Mapping[str, Any], *, hashing: bool) -> str:
