@@ -50,6 +50,8 @@ def _first(path: Path, size: int, changed: int) -> str | None:
     for name, endings, read in ORDER:
         if path.name.lower().endswith(endings):
             try:
+                if read is read_simpleitk and itk.surely_reads(path, LARGE):
+                    return name
                 measured = read.size([path])
                 if measured is None or measured.reading < LARGE:
                     read([path])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import tracemalloc
 import zlib
@@ -13,9 +14,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from segplug.errors import DataError
 from segplug.runtime.geometry import DOUBTS
+from segplug_builtin.formats.itk import surely_reads
 from segplug_builtin.readers import read_nibabel, read_simpleitk, read_tiff_stack
 
 VOLUME = np.random.default_rng(0).random((6, 7, 8)).astype(np.float32)
@@ -103,7 +108,7 @@ def test_the_limit_lets_the_highest_compression_pass(tmp_path: Path) -> None:
 def changed_nifti(path: Path, **fields: object) -> Path:
     nibabel.save(nibabel.Nifti1Image(VOLUME.transpose(), np.diag([1.0, 2, 3, 1])), path)
     content = bytearray(path.read_bytes())
-    places = {"qform": (252, "h"), "sform": (254, "h"), "srow": (280, "f"), "pixdim": (80, "f")}
+    places = {"qform": (252, "h"), "sform": (254, "h"), "quatern": (256, "f"), "srow": (280, "f"), "pixdim": (80, "f")}
     for name, values in fields.items():
         place, code = places[name]
         given = np.atleast_1d(values).tolist()
@@ -140,3 +145,51 @@ def test_a_sheared_nrrd_is_told_as_doubt(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"(0,1,0)", b"(0.5,1,0)"))
     ((kind, *_),) = read_simpleitk([path]).geometry.extra[DOUBTS]
     assert kind == "direction not orthonormal"
+
+
+@st.composite
+def headers(draw: st.DrawFn) -> dict[str, object]:
+    """Fields of a header whose axes are about at right angles, most often."""
+    sizes = np.array(draw(st.lists(st.floats(0.02, 40), min_size=3, max_size=3)))
+    turn = Rotation.from_euler("xyz", draw(st.lists(st.floats(0, 7), min_size=3, max_size=3))).as_matrix()
+    noise = draw(st.sampled_from([0, 1e-6, 1e-5, 1e-4, 1e-2]))
+    off = np.array(draw(st.lists(st.floats(-1, 1), min_size=9, max_size=9))).reshape(3, 3)
+    scale = draw(st.sampled_from([1, 1, 1, 1e-20, 1e20]))
+    rows = np.hstack([(turn + noise * off) * sizes * scale, draw(st.floats(-900, 900)) * np.ones((3, 1))]).ravel()
+    quatern = draw(st.lists(st.floats(-1.5, 1.5, width=32), min_size=6, max_size=6))
+    codes = draw(st.sampled_from([(0, 0), (0, 1), (1, 0), (1, 1), (2, 4), (-1, 3), (5, -2)]))
+    fields: dict[str, object] = {
+        "pixdim": sizes,
+        "quatern": quatern,
+        "srow": rows,
+        "qform": codes[0],
+        "sform": codes[1],
+    }
+    if draw(st.integers(0, 9)) == 0:
+        odd = draw(st.sampled_from([0.0, -1.0, math.nan, math.inf]))
+        fields[draw(st.sampled_from(["pixdim", "quatern", "srow"]))] = [odd] * 3
+    return fields
+
+
+@given(headers())
+@settings(max_examples=300)
+def test_what_is_said_to_be_read_by_itk_is(tmp_path_factory: pytest.TempPathFactory, fields: dict[str, object]) -> None:
+    path = changed_nifti(tmp_path_factory.mktemp("nifti") / "a.nii", **fields)
+    if surely_reads(path, 1 << 30):
+        assert read_simpleitk([path]).array.shape == (1, 6, 7, 8)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_ordinary_headers_need_no_itk_to_be_known(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{ending}"
+    turned = sitk.GetImageFromArray(VOLUME)
+    turned.SetSpacing((0.7, 0.7, 3.0))
+    turned.SetDirection((0.0, -1.0, 0.0, 0.8, 0.0, -0.6, 0.6, 0.0, 0.8))
+    sitk.WriteImage(turned, str(path))
+    assert surely_reads(path, 1 << 30)
+    assert surely_reads(path, 1)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - 200])
+    with pytest.raises(DataError, match=r"truncated|damaged"):
+        surely_reads(path, 1 << 30)
+    assert not surely_reads(changed_nifti(tmp_path / "b.nii", sform=1, srow=[1, 0.5, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0]), 1)

@@ -27,6 +27,7 @@ from segplug_builtin.formats.nifti import (
     is_nifti,
     label_file,
     placement_of,
+    plainly_rectangular,
     read_layout,
     read_nifti,
     read_scaled,
@@ -54,6 +55,21 @@ def read_simpleitk(paths: Sequence[Path]) -> Image:
         DataError: a file is missing, truncated, damaged or of another format, or channels do not lie on one grid.
     """
     return stack_channels(paths, _read)
+
+
+def surely_reads(path: Path, large: int) -> bool:
+    """Whether ITK reads a file, if that can be told without it: to import it takes longer than to read small images.
+
+    Args:
+        large: bytes of an image from which on nothing but its header is read.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    content = read_layout(path) if is_nifti(path) else None
+    if content is None or len(content.shape) != 3 or not plainly_rectangular(content.header):
+        return False
+    return 4 * math.prod(content.shape) >= large or read_scaled(path) is not None
 
 
 def size_by_simpleitk(path: Path) -> ImageSize | None:

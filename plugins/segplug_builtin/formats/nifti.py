@@ -6,6 +6,7 @@ import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,6 +32,9 @@ BYTES = np.dtype(np.uint8)
 
 _PIECE = 1 << 18
 """Bytes that a file goes through memory by: they stay in the cache until they are voxels."""
+
+_SQUARE, _SIMILAR = 1e-5, 30
+"""Cosine of an angle that is no doubt a right one, and how many times larger than another a voxel size may be then."""
 
 SIZE_TOLERANCE = 1e-3
 """Relative difference of voxel sizes that single-precision headers do not explain."""
@@ -275,6 +279,28 @@ def _scaled(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.
     double = stored.dtype.itemsize == 8 and stored.dtype.kind == "f"
     values = stored if double else stored.astype(np.float32)
     return values.astype(np.float64) * slope + intercept
+
+
+def plainly_rectangular(header: bytes) -> bool:
+    """Whether a NIfTI-1 header says beyond doubt that axes are at right angles; False also where it is hard to tell.
+
+    Voxel sizes that differ very much are hard to tell: ITK's own tolerance is one of the whole matrix.
+    """
+    order = "<" if header[:4] == struct.pack("<i", 348) else ">"
+    sizes = struct.unpack_from(f"{order}3f", header, 80)
+    codes = struct.unpack_from(f"{order}2h", header, 252)
+    turn = struct.unpack_from(f"{order}6f", header, 256)
+    rows = struct.unpack_from(f"{order}12f", header, 280)
+    if len(header) != 348 or not all(map(math.isfinite, (*sizes, *turn, *rows))) or min(sizes) <= 0:
+        return False
+    columns = [rows[axis::4] for axis in range(3)] if codes[1] > 0 else []
+    lengths = [math.hypot(*column) for column in columns]
+    if min(*sizes, *lengths) * _SIMILAR < max(*sizes, *lengths):
+        return False
+    return all(
+        abs(sum(a * b for a, b in zip(columns[i], columns[j], strict=True))) <= _SQUARE * lengths[i] * lengths[j]
+        for i, j in combinations(range(len(columns)), 2)
+    )
 
 
 def spacing_doubts(header: bytes) -> list[list[str]]:
