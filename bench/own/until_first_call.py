@@ -47,7 +47,7 @@ class WatchedLoader(Loader):
             os._exit(0)
 
         for name in ("Conv2d", "Conv3d"):
-            getattr(module, name).forward = called
+            getattr(module, name).__call__ = called  # whatever a program puts in the place of `forward`
 
 
 class Finder(MetaPathFinder):
