@@ -140,9 +140,11 @@ def _supported(dtype: torch.dtype) -> bool:
 def _known(module: nn.Module) -> bool:
     """Whether a module has no weights, or such that this file knows how to compute with."""
     kind, own = type(module), module._parameters
+    if kind in (*_CONVOLUTIONS, *_TRANSPOSED) and own.get("weight") is None:
+        return False  # a hook makes it of others, as spectral norm does
     if kind in _CONVOLUTIONS:
         conv: Any = module
-        return own["weight"] is not None and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+        return conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
     if kind in _TRANSPOSED:
         up: Any = module
         apart = tuple(up.kernel_size) == tuple(up.stride) and set(up.dilation) == {1}

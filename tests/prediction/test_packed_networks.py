@@ -154,6 +154,8 @@ class OwnConvolution(nn.Conv3d):
         {"up": nn.ConvTranspose3d(4, 3, 4, 2, 1)},
         {"up": nn.ConvTranspose3d(4, 4, 2, 2, groups=2)},
         {"down": torch.nn.utils.parametrizations.weight_norm(nn.Conv3d(2, 4, 3, 2, 1))},
+        {"down": torch.nn.utils.spectral_norm(nn.Conv3d(2, 4, 3, 2, 1))},
+        {"up": torch.nn.utils.spectral_norm(nn.ConvTranspose3d(4, 3, 2, 2))},
     ],
     ids=[
         "parameters of its own",
@@ -164,6 +166,8 @@ class OwnConvolution(nn.Conv3d):
         "overlapping",
         "groups",
         "weight norm",
+        "spectral norm",
+        "spectral norm, transposed",
     ],
 )
 def test_what_it_does_not_know_it_leaves_alone(other: dict[str, nn.Module]) -> None:

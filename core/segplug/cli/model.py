@@ -94,10 +94,8 @@ def import_(
 
     with open_project(ctx, 0) as project:
         done = import_model(project, source, sha256=sha256, max_gb=max_size, overwrite=overwrite)
-        lacking = lacking_plugins(done.description, project.kernel.registry)
     show_models(done.description, Format.TABLE)
-    for text in lacking:
-        say(f"not as it was trained: {text}")
+    tell_lacking(done.description, project.kernel.registry)
     if done.left_out:
         say(f"left in the zip, as no part of a model: {', '.join(done.left_out)}")
     if not done.checked:
@@ -116,17 +114,16 @@ def inspect(
 
     with open_project(ctx, 0) as project:
         described = inspect_model(project, source)
-        lacking = lacking_plugins(described, project.kernel.registry)
     show_models(described, output)
-    for text in lacking:
-        say(f"not as it was trained: {text}")
+    tell_lacking(described, project.kernel.registry)
 
 
-def lacking_plugins(described: ModelsDescription, registry: Registry) -> list[str]:
-    """What models came from and is not provided here, or by another plugin, with what to install; each once."""
+def tell_lacking(described: ModelsDescription, registry: Registry) -> None:
+    """Say what models came from and is not provided here, or by another plugin, with what to install; each once."""
     from segplug.kernel.provenance import differences
 
-    return list(dict.fromkeys(text for m in described.models for text in differences(m.providers, registry)))
+    for text in dict.fromkeys(text for m in described.models for text in differences(m.providers, registry)):
+        say(f"not as it was trained: {text}")
 
 
 def show_models(described: ModelsDescription, output: Format) -> None:

@@ -145,8 +145,9 @@ class _Draws:
         spread = 64 + 8 * isqrt(likely)
         while True:
             start, stop = max(0, likely - spread), likely + spread
-            numbers = _masked(mask, _with_room(self._place + stop))[self._place + start : self._place + stop]
-            found = _counted(mask, self._place, self._place + start)[:size]
+            room = _with_room(self._place + stop)
+            numbers = _masked(mask, room)[self._place + start : self._place + stop]
+            found = _counted(mask, room, self._place, self._place + start)[:size]
             missing = count - int(found.sum())
             fitting = np.flatnonzero(numbers < size)
             if 0 < missing <= len(fitting):
@@ -173,13 +174,13 @@ def _masked(mask: int, count: int) -> NDArray[Any]:
     return masked.astype(np.uint16) if mask < _FEW else masked
 
 
-def _counted(mask: int, first: int, last: int) -> NDArray[np.int64]:
-    """How often each masked number is among those from `first` to before `last`."""
-    numbers = _masked(mask, _with_room(last))
+def _counted(mask: int, room: int, first: int, last: int) -> NDArray[np.int64]:
+    """How often each masked number is among those from `first` to before `last`, of `room` that are made."""
+    numbers = _masked(mask, room)
     if mask >= _FEW:
         return np.bincount(numbers[first:last], minlength=mask + 1)
     upto = [
-        _counted_blocks(mask, place // _BLOCK)
+        _counted_blocks(mask, room, place // _BLOCK)
         + np.bincount(numbers[place // _BLOCK * _BLOCK : place], minlength=mask + 1)
         for place in (first, last)
     ]
@@ -187,12 +188,12 @@ def _counted(mask: int, first: int, last: int) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=64)
-def _counted_blocks(mask: int, blocks: int) -> NDArray[np.int64]:
+def _counted_blocks(mask: int, room: int, blocks: int) -> NDArray[np.int64]:
     """How often each masked number is among those of the first blocks: cases differ in the last block alone."""
     if blocks == 0:
         return np.zeros(mask + 1, np.int64)
-    numbers = _masked(mask, _with_room(blocks * _BLOCK))[(blocks - 1) * _BLOCK : blocks * _BLOCK]
-    return _counted_blocks(mask, blocks - 1) + np.bincount(numbers, minlength=mask + 1)
+    numbers = _masked(mask, room)[(blocks - 1) * _BLOCK : blocks * _BLOCK]
+    return _counted_blocks(mask, room, blocks - 1) + np.bincount(numbers, minlength=mask + 1)
 
 
 def _draw(source: _Draws, values: NDArray[np.float32], draws: int) -> Intensities:

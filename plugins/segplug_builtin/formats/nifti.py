@@ -286,12 +286,14 @@ def plainly_rectangular(header: bytes) -> bool:
 
     Voxel sizes that differ very much are hard to tell: ITK's own tolerance is one of the whole matrix.
     """
+    if len(header) != 348:
+        return False
     order = "<" if header[:4] == struct.pack("<i", 348) else ">"
     sizes = struct.unpack_from(f"{order}3f", header, 80)
     codes = struct.unpack_from(f"{order}2h", header, 252)
     turn = struct.unpack_from(f"{order}6f", header, 256)
     rows = struct.unpack_from(f"{order}12f", header, 280)
-    if len(header) != 348 or not all(map(math.isfinite, (*sizes, *turn, *rows))) or min(sizes) <= 0:
+    if not all(map(math.isfinite, (*sizes, *turn, *rows))) or min(sizes) <= 0:
         return False
     columns = [rows[axis::4] for axis in range(3)] if codes[1] > 0 else []
     lengths = [math.hypot(*column) for column in columns]
