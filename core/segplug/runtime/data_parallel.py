@@ -194,11 +194,12 @@ class BatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         total: Callable[[Tensor], Tensor] = _Total.apply
+        wide = input.to(torch.promote_types(input.dtype, torch.float32))  # bf16 cannot hold counts and sums
         axes = (0, *range(2, input.ndim))
         shape = (1, -1, *[1] * (input.ndim - 2))
-        count = total(input.new_tensor(input.numel() / input.shape[1]))
-        mean = total(input.sum(axes)) / count
-        centred = input - mean.view(shape)
+        count = total(wide.new_tensor(input.numel() / input.shape[1]))
+        mean = total(wide.sum(axes)) / count
+        centred = wide - mean.view(shape)
         variance = total((centred * centred).sum(axes)) / count
         with torch.no_grad():
             if self.running_mean is not None and self.running_var is not None:
@@ -210,4 +211,4 @@ class BatchNorm(_BatchNorm):
         normed = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             normed = normed * self.weight.view(shape) + self.bias.view(shape)
-        return normed
+        return normed.to(input.dtype)
