@@ -27,6 +27,7 @@ R = TypeVar("R")
 
 _BOOT = (
     "import json, os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT]); "
     "sys.path[:] = json.loads(sys.argv[2]); os.environ.update(json.loads(sys.argv[3])); "
     "from segplug_builtin.worker_process import serve; serve(int(sys.argv[1]), json.loads(sys.argv[4]))"
 )
@@ -176,13 +177,17 @@ class _Worker:
         ours, theirs = socket.socketpair()
         limits = dict.fromkeys(_THREAD_LIMITS, str(threads)) | {"BLOSC_NTHREADS": "1"}  # chunks are small
         arguments = [str(theirs.fileno()), json.dumps(sys.path), json.dumps(limits), json.dumps(modules)]
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, *arguments],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=2,  # what a library prints must not mix with a command's output
-            )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until the worker can ignore it
+        try:
+            with theirs:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", _BOOT, *arguments],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,  # what a library prints must not mix with a command's output
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.connection = Connection(ours.detach())
         self.index = -1
         self.item: Any = None
