@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,8 +66,26 @@ def begin(registry: Registry, work: FoldWork, pretrained: Path | None) -> Beginn
     if pretrained is None:
         return Beginning(network, None, {})
     done = transfer(network, pretrained, work.dataset.raw["labels"], work.configuration.patch_size)
+    _require_trained(done, getattr(trainer, "freeze", ()))
     note = {"file": str(done.file), "hash": done.digest, "anew": dict(done.anew), "adapted": dict(done.adapted)}
     return Beginning(network, done, {"pretrained": note})
+
+
+def _require_trained(done: Transfer, frozen: Sequence[str]) -> None:
+    """Refuse to freeze weights that the checkpoint did not bring: they would stay at random."""
+    held = [name for name in done.anew if any(_overlap(name, part) for part in frozen)]
+    if held:
+        told = ", ".join(f"{name} ({done.anew[name]})" for name in held[:3])
+        more = f" and {len(held) - 3} more" if len(held) > 3 else ""
+        raise UsageError(
+            f"{PREFIX}.freeze: {told}{more} could not be taken over from {done.file}, and frozen would stay at random. "
+            "Freeze other parts, such as later stages of the encoder, or use a checkpoint that has these weights"
+        )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one part of a network is, or is in, the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def check_pretrained(work: FoldWork, file: Path) -> None:

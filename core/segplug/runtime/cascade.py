@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from segplug.errors import DataError
+from segplug.errors import DataError, UsageError
 from segplug.model import Configuration, Plan, Split
 from segplug.protocols import Store
 from segplug.runtime.planned import find_configuration
@@ -56,12 +57,23 @@ def next_stages(project: Project, plan: Plan, configuration: Configuration, mode
 
 
 def previous_predictions(
-    project: Project, plan: Plan, configuration: Configuration, trainer: str | None
+    project: Project,
+    plan: Plan,
+    configuration: Configuration,
+    trainer: str | None,
+    overrides: Sequence[str] = (),
+    *,
+    recorded: str | None = None,
 ) -> StagePredictions | None:
     """What the previous stage, trained by the same trainer, predicted for a configuration; None without a cascade.
 
+    That of the same settings, if there is one; else that of the trainer's own. A training that is continued keeps to
+    the one it began with.
+
     Args:
         trainer: name of the trainer; None for the plan's, or the default.
+        overrides: settings of the trainer, some of which decide the name of a model's folder.
+        recorded: name of the model folder that the training began with.
 
     Raises:
         UsageError: the plan has no such configuration, or there is no such trainer.
@@ -69,11 +81,20 @@ def previous_predictions(
     if configuration.previous_stage is None:
         return None
     previous = find_configuration(plan, configuration.previous_stage)
-    registry = project.kernel.registry
-    chosen = choose_trainer(project.kernel, plan, previous.name, name=trainer)
-    part = folder_name(registry, chosen.provided.qualified_name, previous.architecture.name, chosen.trainer)
-    folder = project.workspace.model_folder(plan.dataset_name, part, plan.plans_name, previous.name)
-    return StagePredictions.of(folder, configuration.name)
+
+    def made_by(settings: Sequence[str]) -> Path:
+        registry = project.kernel.registry
+        chosen = choose_trainer(project.kernel, plan, previous.name, name=trainer, overrides=settings)
+        part = folder_name(registry, chosen.provided.qualified_name, previous.architecture.name, chosen.trainer)
+        return project.workspace.model_folder(plan.dataset_name, part, plan.plans_name, previous.name)
+
+    usual = made_by(())
+    same = usual
+    with suppress(UsageError):  # its recipe may name another trainer, without these settings
+        same = made_by(overrides)
+    began = [usual.with_name(recorded)] if recorded else []
+    found = [StagePredictions.of(folder, configuration.name) for folder in (*began, same, usual)]
+    return next((predictions for predictions in found if predictions.folder.is_dir()), found[0])
 
 
 def in_order(plan: Plan, wanted: Sequence[str]) -> list[str]:
@@ -130,8 +151,8 @@ def require_predictions(
     splits = read_splits(file) if file.is_file() else []
     folds = [str(number) for number, fold in enumerate(splits) if not set(told).isdisjoint(fold.val)]
     beyond = set(told).difference(*(fold.val for fold in splits))
-    model_folder = predictions.folder.parent.parent
-    commands = [train_command(project.kernel, model_folder, fold) for fold in (*folds, *([ALL] if beyond else []))]
+    untrained = (*folds, *([ALL] if beyond else []))
+    commands = [train_command(project.kernel, predictions.model_folder, fold) for fold in untrained]
     raise DataError(
         f"{where} {what} {len(told)} cases of the fold: {listed}. The validation of {previous} writes them. Run: "
         + "; ".join(commands)

@@ -87,6 +87,11 @@ class FoldWork:
         return self.is_trained and self.state.validated and not waiting
 
     @property
+    def without_probabilities(self) -> list[str]:
+        """The validation cases of which none are kept."""
+        return [case for case in self.split.val if not (self.trained.validation_folder / f"{case}.npz").is_file()]
+
+    @property
     def batch_size(self) -> int:
         """Samples per batch."""
         of_trainer: int | None = getattr(self.chosen.trainer, "batch_size", None)
@@ -193,7 +198,9 @@ def find_work(
             "80 % of the cases to train on, and is no part of a cross-validation",
             stacklevel=3,
         )
-    previous = previous_predictions(project, plan, chosen_configuration, trainer)
+    previous = previous_predictions(
+        project, plan, chosen_configuration, trainer, overrides, recorded=continued.get("previous_model")
+    )
     work = FoldWork(
         plan=plan,
         configuration=chosen_configuration,

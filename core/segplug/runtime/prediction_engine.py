@@ -161,12 +161,18 @@ def _previous_model(model: TrainedModel) -> Path:
     """The model folder of the previous stage, where training left it: beside the model's own.
 
     Raises:
-        UsageError: it is not there.
+        UsageError: it is not there, or the folds were trained on predictions of different ones.
     """
     previous = model.configuration.previous_stage
-    name = model.folder.resolve().name
-    folder = model.folder.resolve().with_name(f"{name.removesuffix(model.configuration.name)}{previous}")
-    if not name.endswith(f"__{model.configuration.name}") or not folder.is_dir():
+    own = model.folder.resolve()
+    if len(model.previous_models) > 1:
+        raise UsageError(
+            f"{own}: its folds were trained on predictions of different models: {', '.join(model.previous_models)}. "
+            "Predict with --folds of one of them, or train them alike"
+        )
+    usual = f"{own.name.removesuffix(model.configuration.name)}{previous}"
+    folder = own.with_name(model.previous_models[0] if model.previous_models else usual)
+    if folder == own or not folder.is_dir():
         raise UsageError(
             f"configuration {model.configuration.name} takes the predictions of {previous}, whose model is not at "
             f"{folder}. Put it there, or predict with it first and give its label maps with --previous-stage DIR"

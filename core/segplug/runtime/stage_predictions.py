@@ -39,6 +39,11 @@ class StagePredictions:
         """What the model in `model_folder` predicted for a configuration."""
         return cls(model_folder / FOLDER / next_configuration)
 
+    @property
+    def model_folder(self) -> Path:
+        """The model that made them."""
+        return self.folder.parent.parent
+
     def file(self, case: str) -> Path:
         """Where a case's label map is written."""
         return self.folder / f"{case}{SUFFIX}"

@@ -80,6 +80,12 @@ class TrainedModel:
     def input_channels(self) -> int:
         return count_input_channels(self.configuration, self.dataset.num_channels, self.dataset.labels)
 
+    @property
+    def previous_models(self) -> list[str]:
+        """In a cascade, the model folders whose predictions the folds were trained on; empty if nothing tells."""
+        found = (checkpoint.extension.get("previous_model") for checkpoint in self._checkpoints)
+        return sorted({str(name) for name in found if name is not None})
+
     @cached_property
     def identity(self) -> str:
         """Hash of all that decides what the model predicts: weights, plan and labels."""

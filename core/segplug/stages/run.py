@@ -135,7 +135,8 @@ def run(
     results = []
     for configuration in wanted:
         store = _store(project, plan, configuration)
-        previous = previous_predictions(project, plan, plan.configurations[configuration], training.trainer)
+        stage = plan.configurations[configuration]
+        previous = previous_predictions(project, plan, stage, training.trainer, training.overrides)
         for fold in dict.fromkeys((*(every_fold if configuration in built_on else ()), *chosen_folds)):
             split = find_split(project, name, cases, fold)
             labels = raw.description.labels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,11 +15,10 @@ from segplug.protocols import PredictionSettings
 from segplug.runtime.beginning import Beginning, begin, check_pretrained
 from segplug.runtime.component_trial import try_components
 from segplug.runtime.compute_settings import training_compute
-from segplug.runtime.files import replacing, write_json
 from segplug.runtime.fold_folder import forget_validation, set_aside
 from segplug.runtime.fold_work import FoldWork, find_work, parse_fold
 from segplug.runtime.folder_lock import working_in
-from segplug.runtime.plan_codec import encode_plan
+from segplug.runtime.model_files import write_model_files
 from segplug.runtime.plan_components import knowing
 from segplug.runtime.prediction_output import find_writer
 from segplug.runtime.processes import ALONE, Processes
@@ -110,7 +108,7 @@ def train(
             )
             beginning = _check(project, work, pretrained, processes)
         processes.agree(work.decisive)
-        if work.complete:
+        if work.complete and not (save_probabilities and work.without_probabilities):
             with project.stage(STAGE, f"{work.subject} (finished already, nothing to do)"):
                 return work.trained
         settings = PredictionSettings(
@@ -190,7 +188,7 @@ def _train_and_validate(
                         kept = set_aside(work.trained)
                 held.enter_context(working_in(work.trained.folder))
                 if beginning is not None:
-                    _write_model_files(project, work)
+                    write_model_files(project.workspace, work)
                 held.enter_context(telling_of_training(project, work, continue_, processes))
         if beginning is not None:
             _train(project, work, _subject(work, continue_, kept), beginning, processes)
@@ -282,23 +280,13 @@ def _make_task(
             "precision": work.precision,
             "device": work.device.type,
             **work.inputs,
+            **({"previous_model": work.previous.model_folder.name} if work.previous else {}),
             **beginning.note,
         },
         saved=work.state.checkpoint,
         training_log=log,
         processes=processes,
     )
-
-
-def _write_model_files(project: Project, work: FoldWork) -> None:
-    """plans.json, dataset.json and dataset_fingerprint.json beside the folds, as nnU-Net does."""
-    folder, workspace = work.trained.model_folder, project.workspace
-    write_json(folder / "plans.json", encode_plan(work.plan))
-    write_json(folder / "dataset.json", work.dataset.raw)
-    fingerprint = workspace.fingerprint_file(work.dataset.name)
-    if fingerprint.is_file():
-        with replacing(folder / fingerprint.name) as partial:
-            shutil.copyfile(fingerprint, partial)
 
 
 def _log_start(log: TrainingLog, work: FoldWork, subject: str, threads: int, processes: Processes) -> None:
@@ -313,6 +301,8 @@ def _log_start(log: TrainingLog, work: FoldWork, subject: str, threads: int, pro
     configuration = work.configuration
     log.line(f"plans {work.plan.plans_name}, batch {configuration.batch_size}, patch {configuration.patch_size}")
     log.line(f"{len(work.split.train)} training and {len(work.split.val)} validation cases")
+    if work.previous is not None:
+        log.line(f"predictions of {configuration.previous_stage}: {work.previous.model_folder.name}")
     log.line(f"trainer {work.chosen.provided.qualified_name}")
     for name, value in work.chosen.settings.items():
         log.line(f"  {name}: {value}")

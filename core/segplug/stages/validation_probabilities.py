@@ -9,6 +9,7 @@ from pathlib import Path
 from segplug.errors import DataError, UsageError
 from segplug.model import TrainedFold
 from segplug.protocols import PredictionSettings
+from segplug.runtime.checkpoint import read_checkpoint
 from segplug.runtime.files import read_json
 from segplug.runtime.folder_lock import working_in
 from segplug.runtime.model_names import parse_model_name
@@ -89,7 +90,8 @@ def _predict_again(
     previous = None
     if configuration.previous_stage is not None:
         before = replace(parse_model_name(folder.name), configuration=configuration.previous_stage)
-        previous = StagePredictions.of(folder.with_name(str(before)), configuration.name)
+        recorded = read_checkpoint(trained.checkpoint(), mapped=True).extension.get("previous_model")
+        previous = StagePredictions.of(folder.with_name(recorded or str(before)), configuration.name)
     with working_in(trained.folder):
         validate_fold(project, trained, cases, store, settings=settings, previous=previous)
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from segplug.protocols import Batch, BatchRequest, TrainingTask
 from segplug.runtime.compute_settings import reproducible_kernels
 from segplug.runtime.randomness import torch_seed
 from segplug.runtime.training_targets import count_overlap
+from segplug_builtin.trainers import optimizer_state
 from segplug_builtin.trainers.compiling import Compiler
 from segplug_builtin.trainers.layers import LR_FACTOR, freeze, parameter_groups, set_training
 from segplug_builtin.trainers.weight_average import WeightAverage
@@ -49,8 +51,9 @@ class TrainingLoop:
         freeze(task.network, settings.freeze)
         self._parameters = [p for p in task.network.parameters() if p.requires_grad]
         groups = parameter_groups(task.network, settings.lr_factors)
-        build_optimizer = task.build("optimizers", settings.optimizer)
-        self._optimizer = build_optimizer(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        build = task.build("optimizers", settings.optimizer)
+        self._build_optimizer = partial(build, lr=settings.lr, weight_decay=settings.weight_decay)
+        self._optimizer = self._build_optimizer(groups)
         self._schedule = task.build("schedules", settings.schedule)
         self._scaler = torch.amp.GradScaler(task.device.type) if task.precision == "fp16" else None
         decay = settings.weight_averaging
@@ -270,7 +273,8 @@ class TrainingLoop:
         saved = self._task.saved_state()
         if saved is None:
             return 0
-        self._optimizer.load_state_dict(saved["optimizer_state"])
+        if not optimizer_state.restore(self._optimizer, saved["optimizer_state"], self._build_optimizer):
+            self._task.log("the optimiser begins anew: its state was that of another one, or of other weights")
         if self._scaler is not None and saved.get("grad_scaler_state") is not None:
             self._scaler.load_state_dict(saved["grad_scaler_state"])
         if TRAINED_WEIGHTS in saved or self._average is not None:
