@@ -12,7 +12,10 @@ import pytest
 from segplug.cli.main import main
 from segplug.errors import DataError, UsageError
 from segplug.protocols import PredictionSettings
+from segplug.runtime.planned import find_plan
 from segplug.runtime.project import Project, open_project
+from segplug.runtime.raw_dataset import load_dataset
+from segplug.runtime.untrained_model import write_untrained_model
 from segplug.stages.bench import BenchResult, compare, read_result
 from segplug.stages.bench_predict import bench_prediction
 from segplug.stages.bench_preprocess import bench_preprocessing
@@ -114,6 +117,20 @@ def test_prediction_twice_the_folds_is_twice_the_network(project: Project, monke
         )
         counts.append(result.medians["network_seconds"])
     assert counts[1] == 2 * counts[0] >= 16  # eight mirrored versions of at least one tile
+
+
+def test_prediction_with_a_model_of_what_was_named(project: Project, tmp_path: Path) -> None:
+    plan = find_plan(project.workspace, DATASET)
+    raw = load_dataset(project.workspace.raw_folder(DATASET)).description
+    model = write_untrained_model(tmp_path / "model", plan, "3d_fullres", raw, project.kernel.registry)
+    with pytest.raises(UsageError, match=r"model: a model of configuration 3d_fullres; expected 2d"):
+        bench_prediction(project, DATASET, "2d", model=model)
+    with pytest.raises(UsageError, match=rf"model: a model of plans {plan.plans_name}; expected others"):
+        bench_prediction(project, DATASET, "3d_fullres", model=model, plans_name="others")
+    options: dict[str, Any] = {"repetitions": 1, "cases": 1, "settings": PredictionSettings(device="cpu")}
+    named = plan.plans_name
+    result = bench_prediction(project, DATASET, "3d_fullres", model=model, plans_name=named, **options)
+    assert result.settings["weights"] == str(model)
 
 
 def test_preprocessing_leaves_the_cases_alone(project: Project, folder: Path) -> None:

@@ -128,6 +128,8 @@ def test_wrong_usage(
         ((), "say which model"),
         (("-m", model, "-d", 1), "say which model"),
         (("-d", 1), "needs -c CONFIGURATION"),
+        (("-d", 1, "--choice", "--previous-stage", tmp_path), "by itself; leave --previous-stage out"),
+        (("-d", 1, "--choice", "--keep-previous", tmp_path), "by itself; leave --keep-previous out"),
         (("-d", 1, "-c", "2d"), "There are: nnUNetTrainer__plans__3d"),
         (("-m", model, "-f", 3), "Folds there: 0 (final)"),
         (("-m", model, "--step-size", 1.5), "--step-size 1.5"),

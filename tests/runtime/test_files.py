@@ -29,6 +29,7 @@ from segplug.runtime.files import (
     write_json,
     write_text,
 )
+from segplug.runtime.folder_lock import working_in
 
 
 def test_what_fails_leaves_the_old_file_and_no_trace(tmp_path: Path) -> None:
@@ -218,3 +219,11 @@ def test_removing_a_link_leaves_the_folder(tmp_path: Path) -> None:
     remove(link)
     assert not link.exists()
     assert contents(path) == {"one/0/chunk": "1"}
+
+
+def test_a_run_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
+    make_folder(tmp_path / f"{PARTIAL}0123456789ab-case.ome.zarr", half="half")
+    (tmp_path / f"{PARTIAL}0123456789ab-case.nii.gz").write_text("half")
+    (tmp_path / "case.nii.gz").write_text("whole")
+    with working_in(tmp_path):
+        assert [p.name for p in tmp_path.iterdir()] == ["case.nii.gz"]

@@ -95,6 +95,63 @@ def test_label_maps_go_along_if_asked(project, elsewhere, tmp_path):
     assert not any(name.endswith(".pkl") for name in found)
 
 
+def test_label_maps_that_no_import_takes_are_left_out(project, elsewhere, tmp_path):
+    validation = project.workspace.results_folder(NAME) / MODELS[0] / "fold_0" / "validation"
+    for name in (".hidden.json", "phantom_001.mgz", "phantom_002.ome.zarr/zarr.json", "postprocessed/phantom.nii.gz"):
+        (validation / name).parent.mkdir(exist_ok=True)
+        (validation / name).write_bytes(b"label map")
+    with pytest.warns(UserWarning, match=r"no such files: .*/phantom_001\.mgz, [^,]*/phantom_002\.ome\.zarr\. Copy"):
+        file = export_model(project, NAME, tmp_path / "all.zip", predictions=True).file
+    done = import_model(elsewhere, file)
+    assert done.left_out == ()
+    there = elsewhere.workspace.results_folder(NAME) / MODELS[0] / "fold_0" / "validation"
+    assert {f.name for f in there.iterdir()} == {"summary.json", "phantom_000.nii.gz"}
+
+
+def names_in(file: Path) -> list[str]:
+    with zipfile.ZipFile(file) as archive:
+        return archive.namelist()
+
+
+def test_folds_are_those_of_trainings(project, tmp_path):
+    model = project.workspace.results_folder(NAME) / MODELS[0]
+    for fold in ("0_old", "00", "10", "all"):
+        shutil.copytree(model / "fold_1", model / f"fold_{fold}")
+    names = names_in(export_model(project, NAME, tmp_path / "all.zip", configurations=["2d"]).file)
+    weights = [name.split("/")[-2] for name in names if name.endswith("checkpoint_final.pth")]
+    assert weights == ["fold_0", "fold_1", "fold_10", "fold_all"]
+    assert not [name for name in names if "fold_0_old" in name or "fold_00" in name]
+
+
+def test_what_was_made_of_several_folds_goes_along_with_all_of_them(project, tmp_path):
+    root = project.workspace.results_folder(NAME)
+    crossval = f"{NAME}/{MODELS[0]}/crossval_results_folds_0_1/summary.json"
+    ensembles = {folds: f"ensemble___{'___'.join(MODELS)}___{folds}" for folds in ("0", "0_1")}
+    for name in ensembles.values():
+        (root / "ensembles" / name).mkdir(parents=True)
+        (root / "ensembles" / name / "summary.json").write_text("{}")
+
+    def made_of_several(**options):
+        names = names_in(export_model(project, NAME, tmp_path / "some.zip", **options).file)
+        return {n.split("/")[-2] for n in names if "ensembles" in n}, crossval in names
+
+    both = set(ensembles.values())
+    assert made_of_several() == (both, True)
+    assert made_of_several(configurations=["3d_fullres", "2d"], folds=[1, 0]) == (both, True)
+    assert made_of_several(folds=[0]) == ({ensembles["0"]}, False)
+    assert made_of_several(folds=[1]) == (set(), False)
+    shutil.rmtree(root / MODELS[1] / "fold_1")
+    assert made_of_several() == ({ensembles["0"]}, True)
+
+
+def test_the_fold_of_all_cases_has_no_part_in_a_cross_validation(project, tmp_path):
+    model = project.workspace.results_folder(NAME) / MODELS[0]
+    shutil.copytree(model / "fold_1", model / "fold_all")
+    exported = export_model(project, NAME, tmp_path / "all.zip", configurations=["2d"])
+    assert f"{NAME}/{MODELS[0]}/crossval_results_folds_0_1/summary.json" in names_in(exported.file)
+    assert exported.description.models[0].crossval["mean"] == 0.85
+
+
 def choose(project, *models):
     folder = project.workspace.results_folder(NAME)
     decision = folder / models[0] / "crossval_results_folds_0_1" / "postprocessing.json"
@@ -219,6 +276,37 @@ def test_the_page_and_the_hashes_tell_of_all_models_there(project, elsewhere, tm
     assert set(both["files"]) - set(found) >= {f"{NAME}/{MODELS[0]}/fold_0/checkpoint_final.pth"}
     assert {name for name in both["files"] if MODELS[1] in name} < set(found)
     assert all((folder.parent / name).is_file() for name in found)
+
+
+def test_nothing_tells_of_models_that_were_replaced(elsewhere, archive, tmp_path):
+    import_model(elsewhere, archive)
+    beside = {f"{NAME}/{name}": None for name in ("segplug_model.json", "MODEL_CARD.md")}
+    theirs = changed(archive, tmp_path / "theirs.zip", **beside, **{f"{NAME}/{MODELS[0]}/fold_0/progress.png": b"x"})
+    assert not import_model(elsewhere, theirs, overwrite=True).checked
+    assert {f.name for f in elsewhere.workspace.results_folder(NAME).iterdir()} == set(MODELS)
+
+
+def test_a_damaged_model_beside_is_no_obstacle(project, elsewhere, tmp_path):
+    one, other = (
+        export_model(project, NAME, tmp_path / f"{c}.zip", configurations=[c]).file for c in ("2d", "3d_fullres")
+    )
+    import_model(elsewhere, other)
+    folder = elsewhere.workspace.results_folder(NAME)
+    (folder / MODELS[1] / "plans.json").write_text("{")
+    left_out = rf"left out of the description: .*{MODELS[1]}/plans.json: not a JSON file"
+    with pytest.warns(UserWarning, match=left_out):
+        import_model(elsewhere, one)
+    assert f"### {MODELS[0]}" in (folder / "MODEL_CARD.md").read_text()
+    files = json.loads((folder / "segplug_model.json").read_text())["files"]
+    assert set(files) == set(import_json(one)["files"]) | set(import_json(other)["files"])
+    with pytest.warns(UserWarning, match=left_out):
+        assert [str(m.name) for m in inspect_model(elsewhere, "503").models] == MODELS[:1]
+    assert [str(m.name) for m in inspect_model(elsewhere, folder / MODELS[0]).models] == MODELS[:1]
+    with pytest.raises(DataError, match="not a JSON file"):
+        inspect_model(elsewhere, folder / MODELS[1])
+    shutil.rmtree(folder / MODELS[0])
+    with pytest.raises(DataError, match="not a JSON file"):
+        inspect_model(elsewhere, "503")
 
 
 def import_json(file: Path):

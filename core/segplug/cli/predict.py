@@ -110,6 +110,9 @@ def predict(
         raise UsageError("--choice goes with -d DATASET alone: it names configurations, plans, trainers and folds")
     if choice and checkpoint is not Which.FINAL:
         raise UsageError("--choice: was made with final checkpoints; leave --checkpoint out")
+    if choice and (previous_stage, keep_previous) != (None, None):
+        option = "--keep-previous" if previous_stage is None else "--previous-stage"
+        raise UsageError(f"--choice: predicts the previous stages of its cascades by itself; leave {option} out")
     if model is not None and (configuration, plans_name, trainer) != (None, None, None):
         raise UsageError("-c, -p and -t go with -d DATASET; -m names the model by its folder")
     if previous_stage is not None and keep_previous is not None:

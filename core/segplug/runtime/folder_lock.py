@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from segplug.errors import UsageError
-from segplug.runtime.files import PARTIAL
+from segplug.runtime.files import PARTIAL, remove
 from segplug.runtime.parts import WHOLE, Part
 
 LOCKS = ".segplug"
@@ -32,9 +32,9 @@ def working_in(folder: Path, part: Part = WHOLE) -> Iterator[None]:
     with ExitStack() as held:
         if part.whole:
             held.enter_context(_locked(folder, f"{folder}: another run"))
-            for entry in os.scandir(folder):
-                if entry.name.startswith(PARTIAL):
-                    Path(entry.path).unlink(missing_ok=True)
+            for name in os.listdir(folder):
+                if name.startswith(PARTIAL):
+                    remove(folder / name)
         else:
             held.enter_context(_locked(folder, f"{folder}: a run that is no part", shared=True))
             file = folder / LOCKS / f"part-{part.number}-of-{part.count}.lock"

@@ -16,6 +16,7 @@ from segplug.runtime.files import read_json, write_text
 from segplug.runtime.model_archive import CARD, MANIFEST
 from segplug.runtime.model_card import model_card
 from segplug.runtime.model_description import describe_results
+from segplug.runtime.model_names import trained_models
 
 
 def read_installed(folder: Path) -> Mapping[str, Any]:
@@ -43,9 +44,12 @@ def tell_of_all(
         replaced: places, as `Dataset004_X/nnUNetTrainer__nnUNetPlans__2d`, whose content is the archive's now.
         has_manifest: whether the archive brought a segplug_model.json; nnU-Net's bring none.
     """
-    described = describe_results(folder)
-    if {str(model.name) for model in described.models} == set(models):
+    if {str(name) for name in trained_models(folder)} == set(models):
+        for name in (MANIFEST, CARD):  # the archive's own hold; others told of what it replaced
+            if PurePosixPath(folder.name, name) not in replaced:
+                (folder / name).unlink(missing_ok=True)
         return
+    described = describe_results(folder)
     latest = read_installed(folder) if has_manifest else {}
     if before or latest:
         content = {**before, **latest, "description": described.as_json()}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segplug.errors import DataError
+from segplug.errors import DataError, SegplugError
 from segplug.model import DatasetDescription, Plan
 from segplug.runtime.dataset_json import parse_description
 from segplug.runtime.files import parse_json
 from segplug.runtime.model_names import ModelName, crossval_name, parse_model_name
 from segplug.runtime.plan_codec import decode_plan
+from segplug.runtime.splits import ALL
 
 Read = Callable[[str], bytes]
 
@@ -75,26 +77,30 @@ class ModelsDescription:
         }
 
 
-def describe_results(folder: Path) -> ModelsDescription:
-    """Describe a data set's folder of results.
+def describe_results(folder: Path, model: str | None = None) -> ModelsDescription:
+    """Describe a data set's folder of results. What is damaged there is left out with a warning: the rest works alone.
+
+    Args:
+        model: name of the only one to describe; None for all of them and the choice.
 
     Raises:
-        DataError: there are no models in it, or a file is damaged.
+        DataError: there are no models in it, or all are damaged.
     """
     root = folder.resolve().parent
     known = ("*__*__*/*", "*__*__*/fold_*/*.pth", "*__*__*/fold_*/validation/summary.json", "*__*__*/crossval_*/*.json")
     files = [f for pattern in (*known, "*.json") for f in folder.resolve().glob(pattern) if f.is_file()]
-    names = [f.relative_to(root).as_posix() for f in files]
-    return describe_files(names, lambda name: (root / name).read_bytes(), str(folder))
+    names = [f.relative_to(root).as_posix() for f in files if model in (None, f.relative_to(folder.resolve()).parts[0])]
+    return describe_files(names, lambda name: (root / name).read_bytes(), str(folder), tolerant=True)
 
 
-def describe_files(names: Sequence[str], read: Read, source: str) -> ModelsDescription:
+def describe_files(names: Sequence[str], read: Read, source: str, *, tolerant: bool = False) -> ModelsDescription:
     """Describe models by their files, as they lie in a folder of results or an archive.
 
     Args:
         names: `Dataset004_X/nnUNetTrainer__nnUNetPlans__2d/fold_0/checkpoint_final.pth` and the like.
         read: content of one of them.
         source: for messages.
+        tolerant: leave out what is damaged, with a warning, as long as there is a model that is not.
 
     Raises:
         DataError: there is no model among them, they are of several data sets, or a file is damaged.
@@ -117,18 +123,34 @@ def describe_files(names: Sequence[str], read: Read, source: str) -> ModelsDescr
         except ValueError as error:
             raise DataError(f"{source}: {path}: not a JSON file: {error}") from None
 
-    found = []
-    dataset = None
-    for folder in folders:
+    def describe(folder: PurePosixPath) -> tuple[DatasetDescription, ModelDescription]:
         plan = decode_plan(load(folder / "plans.json"), Path(folder, "plans.json"))
         raw = load(folder / "dataset.json")
         if not isinstance(raw, Mapping):
             raise DataError(f"{source}: {folder / 'dataset.json'}: expected an object")
         dataset = parse_description(raw, datasets[0], Path(folder, "dataset.json"))
-        found.append(_describe(folder, plan, dataset, paths, load))
-    assert dataset is not None
+        return dataset, _describe(folder, plan, dataset, paths, load)
+
+    found: list[tuple[DatasetDescription, ModelDescription]] = []
+    damaged: list[SegplugError] = []
+    for folder in folders:
+        try:
+            found.append(describe(folder))
+        except SegplugError as error:
+            damaged.append(error)
+            if not tolerant or len(damaged) == len(folders):
+                raise
     file = PurePosixPath(datasets[0], "inference_information.json")
-    return ModelsDescription(dataset, tuple(found), _choice(load(file)) if str(file) in there else {})
+    choice: dict[str, Any] = {}
+    try:
+        choice = _choice(load(file)) if str(file) in there else {}
+    except DataError as error:
+        if not tolerant:
+            raise
+        damaged.append(error)
+    for problem in damaged:
+        warnings.warn(f"left out of the description: {problem}", stacklevel=3)
+    return ModelsDescription(found[-1][0], tuple(model for _, model in found), choice)
 
 
 def _describe(
@@ -153,9 +175,9 @@ def _describe(
                 checkpoints.setdefault(fold, []).append(path.stem.removeprefix("checkpoint_"))
             if path.parts[1:] == ("validation", "summary.json"):
                 dice[fold] = _mean_dice(load(folder / path))
-    folds = {fold: tuple(sorted(checkpoints[fold])) for fold in sorted(checkpoints, key=_fold_order)}
-    summary = PurePosixPath(crossval_name(list(folds)), "summary.json") if folds else None
-    crossval = _per_class(load(folder / summary), dataset) if summary in inside and summary is not None else {}
+    folds = {fold: tuple(sorted(checkpoints[fold])) for fold in sorted(checkpoints, key=fold_order)}
+    summary = PurePosixPath(crossval_name([fold for fold in folds if fold != ALL]), "summary.json")
+    crossval = _per_class(load(folder / summary), dataset) if summary in inside else {}
     configuration = plan.configurations[name.configuration]
     network = {
         "class": configuration.architecture.name.rpartition(".")[2],
@@ -165,11 +187,12 @@ def _describe(
         "planner": plan.planner,
     }
     return ModelDescription(
-        name, folds, network, {f: dice[f] for f in sorted(dice, key=_fold_order)}, crossval, plan.provenance
+        name, folds, network, {f: dice[f] for f in sorted(dice, key=fold_order)}, crossval, plan.provenance
     )
 
 
-def _fold_order(fold: str) -> tuple[int, str]:
+def fold_order(fold: str) -> tuple[int, str]:
+    """To sort folds by: numbers as numbers, `all` last."""
     return (int(fold) if fold.isdecimal() else 1 << 30, fold)
 
 

@@ -11,6 +11,8 @@ from segplug.errors import UsageError
 _BETWEEN = "__"
 _BETWEEN_MODELS = "___"
 _ENSEMBLE = "ensemble"
+CROSSVAL = "crossval_results_folds_"
+"""Begins the name of a cross-validation's folder; its folds follow."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,27 @@ def folds_text(folds: Sequence[int | str]) -> str:
     return "_".join(map(str, folds))
 
 
+def fold_of(text: str) -> int | str:
+    """A number, or a name such as `all`."""
+    return int(text) if text.isdecimal() else text
+
+
+def folds_of(text: str) -> list[int | str]:
+    """The folds of `folds_text`."""
+    return [fold_of(fold) for fold in text.split("_")]
+
+
 def crossval_name(folds: Sequence[int | str]) -> str:
     """Folder of the cross-validation in a model folder."""
-    return f"crossval_results_folds_{folds_text(folds)}"
+    return f"{CROSSVAL}{folds_text(folds)}"
 
 
 def ensemble_name(members: Sequence[ModelName], folds: Sequence[int | str]) -> str:
     """Folder of an ensemble's cross-validation."""
     return _BETWEEN_MODELS.join((_ENSEMBLE, *map(str, members), folds_text(folds)))
+
+
+def ensemble_parts(name: str) -> tuple[list[str], list[int | str]]:
+    """Names of the members, and folds, of `ensemble_name`."""
+    _, *members, folds = name.split(_BETWEEN_MODELS)
+    return members, folds_of(folds)

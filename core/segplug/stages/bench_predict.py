@@ -48,8 +48,8 @@ def bench_prediction(
         repetitions: counted ones.
         cases: the first so many of the data set's training images.
         folds: networks whose predictions are averaged.
-        model: model folder; its first `folds` folds are used. None for random weights: speed does not depend on them,
-            so that nothing needs to be trained.
+        model: folder of a model of this configuration (and of `plans_name`, if given); its first `folds` folds are
+            used. None for random weights: speed does not depend on them, so that nothing needs to be trained.
         settings: None for the defaults. Random weights are mirrored along every axis, as nnU-Net's training allows.
 
     Returns:
@@ -58,7 +58,8 @@ def bench_prediction(
 
     Raises:
         UsageError, DataError, PluginError, CheckpointError: see `segplug.stages.predict.predict_folder`; also if the
-            configuration belongs to a cascade's later stage, which needs trained models.
+            configuration belongs to a cascade's later stage, which needs trained models, or the model is of another
+            configuration or other plans.
     """
     settings = settings or PredictionSettings()
     raw = load_dataset(project.workspace.raw_folder(dataset))
@@ -70,6 +71,7 @@ def bench_prediction(
             model = _random_model(project, folder / "models", plan, configuration, raw.description, folds)
         loaded = TrainedModel(project.kernel.registry, model, None)
         if model.parent != folder / "models":
+            _require_named(loaded, configuration, plans_name)
             loaded = TrainedModel(project.kernel.registry, model, list(loaded.folds)[:folds])
         clock = NetworkClock(loaded.networks(resolve_device(settings.device)))
         ending = raw.description.file_ending
@@ -98,6 +100,19 @@ def bench_prediction(
             "max_memory_gb": settings.max_memory_gb,
         }
     return BenchResult("predict", described, done[1:])
+
+
+def _require_named(model: TrainedModel, configuration: str, plans_name: str | None) -> None:
+    """The result would tell of other things than were asked for."""
+    for what, found, named in (
+        ("configuration", model.configuration.name, configuration),
+        ("plans", model.plan.plans_name, plans_name),
+    ):
+        if named not in (None, found):
+            raise UsageError(
+                f"{model.folder}: a model of {what} {found}; expected {named}, which was named. Name {found}, or give "
+                f"the folder of a model of {named}"
+            )
 
 
 @dataclass

@@ -17,13 +17,15 @@ from segplug.runtime.choice_codec import read_choice
 from segplug.runtime.files import file_hash
 from segplug.runtime.model_archive import CARD, MANIFEST, is_allowed, write_archive
 from segplug.runtime.model_card import model_card
-from segplug.runtime.model_description import ModelsDescription, describe_files
-from segplug.runtime.model_names import ModelName, crossval_name, ensemble_name, trained_models
+from segplug.runtime.model_description import FOLD, ModelsDescription, describe_files, fold_order
+from segplug.runtime.model_names import CROSSVAL, ModelName, ensemble_parts, fold_of, folds_of, trained_models
 from segplug.runtime.planned import DEFAULT_PLANS
 from segplug.runtime.postprocessing_file import POSTPROCESSING
 from segplug.runtime.project import Project
+from segplug.runtime.splits import ALL
 from segplug.runtime.trained_model import CHECKPOINTS
 from segplug.runtime.trainer_choice import NNUNET_TRAINER
+from segplug.runtime.wording import listed
 
 STAGE = "export"
 FORMAT = 1
@@ -64,7 +66,8 @@ def export_model(
         trainer: as in the folders' names; None for `nnUNetTrainer`, or the only one there is.
         folds: None for all that are trained.
         checkpoints: `final`, `best`, `latest`.
-        predictions: pack the label maps of the validations too.
+        predictions: pack the label maps of the validations too. Those of formats that no import takes, such as folders,
+            are left out with a warning.
         for_inference: leave out the optimiser's state, about half of a checkpoint. The models predict, and other
             trainings can begin with their weights; their own cannot go on from them.
 
@@ -87,7 +90,7 @@ def export_model(
         chosen_folds[model] = _find_folds(root / str(model), folds, checkpoints)
         files += _model_files(root / str(model), chosen_folds[model], checkpoints, predictions)
     files += _shared_files(root, chosen_folds, predictions)
-    by_name = {file.relative_to(root.parent).as_posix(): file for file in files if is_allowed(file.name) or predictions}
+    by_name = _importable({file.relative_to(root.parent).as_posix(): file for file in files}, root)
     with project.stage(STAGE, name, len(by_name)), TemporaryDirectory(prefix="segplug-export-") as scratch:
         if for_inference:
             by_name = _without_optimizer(by_name, Path(scratch))
@@ -96,6 +99,18 @@ def export_model(
         texts = {f"{name}/{MANIFEST}": json.dumps(manifest, indent=1), f"{name}/{CARD}": model_card(described)}
         write_archive(output, by_name, texts)
     return ExportedModel(output, described)
+
+
+def _importable(files: dict[str, Path], root: Path) -> dict[str, Path]:
+    """What an import takes; a warning tells of the rest."""
+    packed = {name: file for name, file in files.items() if file.is_file() and is_allowed(name)}
+    if rest := [name for name in files if name not in packed]:
+        warnings.warn(
+            f"{root.parent}: left out, as an import takes no such files: {listed(rest, 3)}. Copy by themselves those "
+            "that are needed",
+            stacklevel=3,
+        )
+    return packed
 
 
 def _without_optimizer(files: dict[str, Path], scratch: Path) -> dict[str, Path]:
@@ -137,9 +152,11 @@ def _find_models(
 
 
 def _find_folds(model: Path, folds: Sequence[int | str] | None, checkpoints: Sequence[str]) -> list[int | str]:
-    there = sorted(f.name.removeprefix("fold_") for f in model.glob("fold_*") if f.is_dir())
+    named = (f.name.removeprefix("fold_") for f in model.glob("fold_*") if f.is_dir())
+    # others a person put aside, as fold_0_old or fold_00
+    there = sorted((f for f in named if FOLD.fullmatch(f) and str(fold_of(f)) == f), key=fold_order)
     having = [f for f in there if all((model / f"fold_{f}" / f"checkpoint_{c}.pth").is_file() for c in checkpoints)]
-    found: list[int | str] = [int(f) if f.isdecimal() else f for f in having]
+    found = [fold_of(f) for f in having]
     if folds is None and found:
         return found
     missing = [str(f) for f in folds or () if str(f) not in having]
@@ -149,7 +166,7 @@ def _find_folds(model: Path, folds: Sequence[int | str] | None, checkpoints: Seq
             f"{model}: fold {', '.join(missing) or 'of any number'} has no {names}. Folds that have: "
             f"{', '.join(having) or 'none'}"
         )
-    return [int(f) if str(f).isdecimal() else f for f in dict.fromkeys(folds or ())]
+    return [fold_of(f) for f in having if f in map(str, folds or ())]
 
 
 def _model_files(model: Path, folds: Sequence[int | str], checkpoints: Sequence[str], predictions: bool) -> list[Path]:
@@ -159,16 +176,19 @@ def _model_files(model: Path, folds: Sequence[int | str], checkpoints: Sequence[
         files += [folder / f"checkpoint_{checkpoint}.pth" for checkpoint in checkpoints]
         files += [folder / name for name in _IN_FOLD]
         files += _evaluated(folder / "validation", predictions)
-    return [f for f in (*files, *_evaluated(model / crossval_name(folds), predictions)) if f.is_file()]
+    for folder in sorted(model.glob(f"{CROSSVAL}*")):
+        if set(folds_of(folder.name.removeprefix(CROSSVAL))) == set(folds) - {ALL}:  # in any order
+            files += _evaluated(folder, predictions)
+    return [f for f in files if f.exists()]
 
 
 def _shared_files(root: Path, models: dict[ModelName, list[int | str]], predictions: bool) -> list[Path]:
-    """What several models have in common: ensembles whose members all are in, and the choice if its are."""
+    """What several models have in common: ensembles whose members all are in, with their folds; the choice likewise."""
     files: list[Path] = []
-    names = list(models)
+    packed = {str(model): set(folds) for model, folds in models.items()}
     for folder in sorted((root / "ensembles").glob("ensemble___*")):
-        members = [m for m in names if str(m) in folder.name.split("___")]
-        if len(members) > 1 and folder.name == ensemble_name(members, models[members[0]]):
+        members, folds = ensemble_parts(folder.name)
+        if members and folds and all(set(folds) <= packed.get(member, set()) for member in members):
             files += _evaluated(folder, predictions)
     choice = root / "inference_information.json"
     if choice.is_file():
@@ -176,16 +196,16 @@ def _shared_files(root: Path, models: dict[ModelName, list[int | str]], predicti
             chosen = read_choice(choice)
         except DataError as error:
             warnings.warn(f"the choice is left out: {error}", stacklevel=3)
-            return [f for f in files if f.is_file()]
-        packed = {str(model): used for model, used in models.items()}
-        if all(set(chosen.folds) <= set(packed.get(member.name, ())) for member in chosen.members):
+            return [f for f in files if f.exists()]
+        if all(set(chosen.folds) <= packed.get(member.name, set()) for member in chosen.members):
             files += [choice, chosen.postprocessing]
-    return [f for f in dict.fromkeys(files) if f.is_file()]
+    return [f for f in files if f.exists()]
 
 
 def _evaluated(folder: Path, predictions: bool) -> list[Path]:
     if predictions and folder.is_dir():
-        return [f for f in sorted(folder.iterdir()) if f.is_file() and f.suffix not in (".npz", ".pkl")]
+        found = [f for f in sorted(folder.iterdir()) if f.name[0] != "." and f.suffix not in (".npz", ".pkl")]
+        return [f for f in found if f.is_file() or f.suffix]  # a folder with an ending is a label map of such a format
     return [folder / name for name in (SUMMARY, POSTPROCESSING)]
 
 

@@ -125,8 +125,7 @@ def inspect_model(project: Project, source: str | Path) -> ModelsDescription:
     if path.is_file():
         return inspect_archive(path)
     if path.is_dir() and (path / "plans.json").is_file():
-        of_all = describe_results(path.resolve().parent)
-        return ModelsDescription(of_all.dataset, tuple(m for m in of_all.models if str(m.name) == path.resolve().name))
+        return describe_results(path.resolve().parent, path.resolve().name)
     if path.is_dir():
         return describe_results(path)
     name = project.workspace.dataset_name(source)

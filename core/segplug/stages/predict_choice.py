@@ -102,7 +102,7 @@ def predict_choice(
             shutil.rmtree(work.scratch, ignore_errors=True)
         waiting = []
         for case in cases.values():
-            if continue_ and work.output.is_whole(case.name, work.made_from(case)):
+            if continue_ and work.is_done(case):
                 kept.append(case.name)
             else:
                 waiting.append(case)
@@ -115,8 +115,8 @@ def predict_choice(
         shutil.rmtree(work.scratch, ignore_errors=True)
         if failures:
             listed = "\n".join(f"  {text}" for text in dict.fromkeys(failures))
-            left = len(cases) - len(predicted) - len(kept)
-            raise DataError(f"{left} of {len(cases)} cases not predicted; all others are in {target}:\n{listed}")
+            left = len(mine) - len(predicted) - len(kept)
+            raise DataError(f"{left} of {len(mine)} cases not predicted; all others are in {target}:\n{listed}")
     return FolderPrediction(target, tuple(predicted), tuple(kept))
 
 
@@ -156,6 +156,13 @@ class _Work:
         """What decides the result of a case."""
         return {**self._recipe, "images": input_hashes(case)}
 
+    def is_done(self, case: Case) -> bool:
+        """Whether an earlier run wrote the case, from the same images and with all else the same."""
+        try:
+            return self.output.is_whole(case.name, self.made_from(case))
+        except DataError:  # an image cannot be read: predicting tells it with the case
+            return False
+
     def predict(self, cases: Sequence[Case]) -> tuple[list[str], list[str]]:
         """Predict and write some cases: names of those that are done, and what is wrong with the others."""
         wrong: list[str] = []
@@ -180,20 +187,32 @@ class _Work:
         if len(members) > 1 and made:
             label_maps = self.scratch / "ensemble"
             files = {case.name: [member / f"{case.name}.npz" for member in members] for case in made}
-            ensemble_cases(self._project, files, label_maps, self.described)
+            shutil.rmtree(label_maps, ignore_errors=True)  # of a run that was killed
+            try:
+                ensemble_cases(self._project, files, label_maps, self.described)
+            except DataError as error:
+                wrong.append(str(error))
+            ensembles = self.output.in_folder(label_maps)
+            made = [case for case in made if ensembles.manifest_file(case.name).is_file()]  # written last
         done = []
         for case in cases:
-            if case not in made:
-                self.output.discard(case.name)  # of an earlier run
-                continue
-            predicted = read_labels(self._reader, label_maps / self.output.label_file(case.name).name)
-            cleaned = self._postprocessor.apply(predicted, self._decision, self.described.dataset.labels)
-            prediction = Prediction(cleaned)
-            path = self.output.write(case.name, prediction, self.made_from(case))
-            self._project.kernel.emit("segplug_case_predicted", case=case.name, prediction=prediction, path=path)
-            done.append(case.name)
+            try:
+                if case in made:
+                    self._postprocess(case, label_maps)
+                    done.append(case.name)
+                    continue
+            except DataError as error:
+                wrong.append(f"{case.name}: {error}")
+            self.output.discard(case.name)  # of an earlier run
         shutil.rmtree(self.scratch)
         return done, wrong
+
+    def _postprocess(self, case: Case, label_maps: Path) -> None:
+        predicted = read_labels(self._reader, label_maps / self.output.label_file(case.name).name)
+        cleaned = self._postprocessor.apply(predicted, self._decision, self.described.dataset.labels)
+        prediction = Prediction(cleaned)
+        path = self.output.write(case.name, prediction, self.made_from(case))
+        self._project.kernel.emit("segplug_case_predicted", case=case.name, prediction=prediction, path=path)
 
     def _is_there(self, case: str, member: Path) -> bool:
         return (member / self.output.label_file(case).name).exists()
