@@ -115,6 +115,23 @@ def test_several_segmentations(bids: Any, project: Project) -> None:
         make(project, bids, channel=["T1w"])
 
 
+def test_where_chooses_among_the_segmentations_of_a_case(bids: Any, project: Project) -> None:
+    folder = "derivatives/manual/sub-{}/ses-{}/anat/sub-{}_ses-{}_space-orig{}_dseg.nii.gz"
+    for desc in ("one", "two"):
+        bids.labels(folder.format("01", "a", "01", "a", f"_desc-{desc}"), (0, 2))
+    made = make(project, bids, channel=["T1w"], where=["desc-two"])
+    every = {f"sub-{s}_ses-{t}.nii.gz" for s in ("01", "02") for t in "ab"}
+    assert {
+        f.name for f in (made.folder / "labelsTr").iterdir()
+    } == every  # the others' only segmentations have no desc
+    shutil.rmtree(made.folder)
+    other = bids.folder / folder.format("02", "b", "02", "b", "")
+    other.rename(other.with_name(other.name.replace("_dseg", "_desc-one_dseg")))
+    made = make(project, bids, channel=["T1w"], where=["desc-two"])
+    assert {f.name for f in (made.folder / "labelsTr").iterdir()} == every - {"sub-02_ses-b.nii.gz"}
+    assert "1 case with other segmentations alone left out: sub-02_ses-b" in made.notes
+
+
 def test_a_missing_channel(bids: Any, project: Project) -> None:
     (bids.folder / "sub-02/ses-b/anat/sub-02_ses-b_FLAIR.nii.gz").unlink()
     with pytest.raises(DataError, match=r"sub-02_ses-b.*missing channel.*no image of FLAIR"):

@@ -57,6 +57,9 @@ def test_options_on_the_command_line(folder: Any, raw: Path, capsys: pytest.Capt
     code, _, err = run(capsys, *command, *patterns, "--set", "colour=3")
     assert code == 2
     assert "'colour'" in err
+    code, _, err = run(capsys, *command, *patterns, "--set", 'unlabelled=["skip"]')
+    assert code == 2
+    assert "folder: option unlabelled is ['skip'], which is no" in err
     code, out, _ = run(capsys, *command, *patterns, "--channel", "CT", "--label", "lung=5")
     assert code == 0, out
     description = json.loads((raw / "Dataset008_scans" / "dataset.json").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,44 @@ def test_tiff_stacks_keep_their_spacing(folder: Any, project: Project) -> None:
     made = make(project, folder, label=["cell=1"])
     for part in ("imagesTr", "labelsTr"):
         assert json.loads((made.folder / part / "a.json").read_text()) == {"spacing": [3.0, 1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("masks", "labels"),
+    [("masks/{case}.tif", ["cell=2"]), ("parts/{case}_{label}.tif", ["nucleus", "cell"])],
+    ids=["renumbered", "merged"],
+)
+def test_label_maps_of_stacks_made_anew_have_the_images_spacing(
+    folder: Any, project: Project, masks: str, labels: list[str]
+) -> None:
+    import tifffile
+
+    blank = np.zeros((9, 11, 13), np.uint8)
+    for name, stack in (
+        ("images/a.tif", np.random.default_rng(0).integers(0, 200, blank.shape).astype(np.uint8)),
+        ("masks/a.tif", np.where(np.arange(13) > 8, 2, blank).astype(np.uint8)),
+        ("parts/a_nucleus.tif", np.where(np.arange(13) > 9, 1, blank).astype(np.uint8)),
+        ("parts/a_cell.tif", np.where(np.arange(13) < 3, 1, blank).astype(np.uint8)),
+    ):
+        (folder.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(folder.folder / name, stack, photometric="minisblack")
+    folder.json("images/a.json", {"spacing": [3.0, 1.0, 1.0]})
+    made = make(project, folder, images="images/{case}.tif", masks=masks, label=labels)
+    for part in ("imagesTr", "labelsTr"):
+        assert json.loads((made.folder / part / "a.json").read_text()) == {"spacing": [3.0, 1.0, 1.0]}
+
+
+def test_an_expression_for_masks_may_find_more_than_was_asked_for(folder: Any, project: Project) -> None:
+    folder.image("a.nii.gz")
+    folder.labels("a_liver.nii.gz", (0, 1))
+    folder.labels("a_tumour.nii.gz", (0, 1))
+    images = r"re:(?P<case>[a-z])\.nii\.gz"
+    masks = r"re:(?P<case>[a-z])(_(?P<label>\w+))?\.nii\.gz"
+    made = make(project, folder, images=images, masks=masks.replace(")?", ")"), label=["liver"])
+    assert description(made)["labels"] == {"background": 0, "liver": 1}
+    shutil.rmtree(made.folder)
+    with pytest.raises(DataError, match=r"a\.nii\.gz: found by --masks .* without a label, as 1 of 3 masks"):
+        make(project, folder, images=images, masks=masks)
 
 
 def test_images_without_a_mask(folder: Any, project: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -95,6 +96,29 @@ def test_nnunets_folds_without_any_wish(project):
     with pytest.raises(UsageError, match=r"other folds are there.*--overwrite"):
         split_folds(project, 504, folds=3)
     assert len(split_folds(project, 504, folds=3, overwrite=True).splits) == 3
+
+
+def test_folds_of_the_raw_data_set_are_taken_over(project):
+    own = [{"train": ["phantom_000", "phantom_001"], "val": ["phantom_002"]}]
+    (project.workspace.raw_folder(NAME) / "splits_final.json").write_text(json.dumps(own))
+    with pytest.raises(UsageError, match="the raw data set brings its own folds"):
+        split_folds(project, 504, folds=3)
+    made = split_folds(project, 504)
+    assert (made.kept, [split.val for split in made.splits]) == (False, [("phantom_002",)])
+    assert json.loads(made.file.read_text()) == own
+    assert split_folds(project, 504).kept
+
+
+def test_names_with_dots_of_which_only_preprocessed_data_is_there(project):
+    folder = project.workspace.preprocessed_folder(NAME)
+    (folder / "gt_segmentations").mkdir(parents=True)
+    names = [f"scan.1.{number}" for number in range(6)]
+    for name in names:
+        (folder / "gt_segmentations" / f"{name}.nii.gz").touch()
+    shutil.move(project.workspace.raw_folder(NAME) / "dataset.json", folder)
+    shutil.rmtree(project.workspace.raw_folder(NAME))
+    made = split_folds(project, 504)
+    assert sorted(case for split in made.splits for case in split.val) == names
 
 
 def test_edited_folds_are_checked_where_they_are_shown(project):

@@ -40,8 +40,9 @@ def splits(
 ) -> None:
     """Make splits_final.json, or show the folds that are there.
 
-    Without it the first training makes nnU-Net's five folds. A splits_final.json in the raw data set is taken over by
-    'segplug plan'. Fold numbers past the file are random splits of 80 to 20; fold 'all' trains on every case.
+    Without it the first training makes nnU-Net's five folds. A splits_final.json in the raw data set is taken over,
+    here and by 'segplug plan'. Fold numbers past the file are random splits of 80 to 20; fold 'all' trains on every
+    case.
     """
     from segplug.stages.split_folds import split_folds
 

@@ -19,6 +19,18 @@ class Converter(Protocol):
     It returns a `segplug.model.Conversion`. A function marked with `recognised_by` is asked where the user did not name
     a converter.
 
+    Options are further keywords, all of them with defaults. `segplug dataset convert` gives those that the user named:
+
+    | option | keyword | type |
+    |---|---|---|
+    | `--images`, `--masks`, `--derivative`, `--unlabelled` | of the same name | text |
+    | `--channel`, `--label`, `--where` | of the same name | list of texts, as often as it was named |
+    | `--overlap` | `overlap` | true |
+    | `--set KEY=VALUE` | `KEY` | JSON value; else text |
+
+    Where the function's annotations say that an option is a number, a text, true or false, other values are refused
+    before it is called; an option that it has no keyword for is, too.
+
     Args:
         source: the folder (or file) to convert.
 

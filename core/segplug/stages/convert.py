@@ -13,6 +13,7 @@ from segplug.errors import DataError, PluginError, SegplugError, UsageError
 from segplug.model import ComponentRef, Conversion, ConvertedFile
 from segplug.protocols import Converter, recognises
 from segplug.runtime.case_work import map_cases
+from segplug.runtime.component_text import check_types
 from segplug.runtime.dataset_json import parse_description
 from segplug.runtime.files import flush, read_json, write_json
 from segplug.runtime.new_dataset import making_dataset, new_dataset_folder, take_file
@@ -85,7 +86,9 @@ def convert(
         converter, reason = guess_converter(project, source)
     folder = new_dataset_folder(project.workspace, source, dataset)
     with named_by_user("--from and its options" if options else "--from"):
-        build: Converter = project.kernel.registry.build("converters", ComponentRef(converter, dict(options or {})))
+        ref = ComponentRef(converter, dict(options or {}))
+        build: Converter = project.kernel.registry.build("converters", ref)
+        check_types(project.kernel.registry, "converters", ref)
     conversion = build(source)
     _check(conversion, converter)
     parse_description(conversion.description, folder.name, source)

@@ -13,9 +13,10 @@ from segplug.kernel import Registry
 from segplug.model import ComponentRef, Split
 from segplug.runtime.case_groups import group_cases
 from segplug.runtime.component_text import component_of_user
+from segplug.runtime.files import read_json
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import survey_dataset
-from segplug.runtime.splits import FILE_NAME, as_splits, check_split, read_splits, write_splits
+from segplug.runtime.splits import FILE_NAME, adopt_splits, as_splits, check_split, read_splits, write_splits
 
 STAGE = "split"
 KFOLD, GROUPED = "kfold", "grouped_kfold"
@@ -79,11 +80,15 @@ def split_folds(
     options: dict[str, Any] = {"folds": folds, "seed": seed, "groups": groups, "strata": strata}
     given = {key: value for key, value in options.items() if value not in (None, {})}
     asked = given or splitter is not None
-    if file.is_file() and not asked:
+    raw = _raw_folder(project, dataset)
+    kept = file.is_file()
+    if not asked and not kept and raw is not None:
+        adopt_splits(raw, file)
+    if not asked and file.is_file():
         there = tuple(read_splits(file))
         for number, split in enumerate(there):  # it may have been edited
             check_split(file, number, split, cases)
-        return Folds(file, there, kept=True)
+        return Folds(file, there, kept=kept)
     reference = splitter or (GROUPED if groups or strata else KFOLD)
     reference = component_of_user(project.kernel.registry, "splitters", reference, "--splitter")
     _check_wishes(project.kernel.registry, reference, given)
@@ -93,7 +98,6 @@ def split_folds(
         )
         made = as_splits(make(cases), reference.name)
         _check(made, cases, reference.name)
-        raw = _raw_folder(project, dataset)
         if raw is not None and (raw / FILE_NAME).is_file() and tuple(read_splits(raw / FILE_NAME)) != made:
             raise UsageError(f"{raw / FILE_NAME}: the raw data set brings its own folds; remove it to make others")
         if file.is_file():
@@ -115,10 +119,21 @@ def _case_names(project: Project, dataset: str | int | Path, name: str) -> list[
         if survey is not None and survey.cases:
             return sorted(survey.cases)
     folder = project.workspace.reference_folder(name)
-    found = sorted({f.name.split(".")[0] for f in folder.glob("*.*") if not f.name.startswith(".")})
+    ending = _file_ending(project.workspace.preprocessed_folder(name) / "dataset.json")
+    found = sorted({f.name.removesuffix(ending) for f in folder.glob(f"*{ending}") if not f.name.startswith(".")})
     if not found:
         raise DataError(f"{name}: no training cases, neither raw nor in {folder}")
     return found
+
+
+def _file_ending(dataset_json: Path) -> str:
+    raw = read_json(dataset_json)
+    ending = raw.get("file_ending") if isinstance(raw, Mapping) else None
+    if not isinstance(ending, str) or not ending:
+        raise DataError(
+            f"{dataset_json}: no file_ending; expected that of the label maps, as .nii.gz. Preprocess again"
+        )
+    return ending
 
 
 def _raw_folder(project: Project, dataset: str | int | Path) -> Path | None:

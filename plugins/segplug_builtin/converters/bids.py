@@ -70,6 +70,8 @@ def convert_bids(
         label: `NAME=NUMBER[,NUMBER]`, instead of dseg.tsv.
         derivative: folder below `derivatives`; needed where several have segmentations.
         where: `ENTITY-VALUE` or `ENTITY=VALUE` each, as `desc-manual`: which files to take where there are several.
+            Segmentations of another value are never taken; one without the entity is, if it is the only one of its
+            case.
         unlabelled: images without a segmentation are left out (`skip`), go into imagesTs (`test`) or are an `error`.
 
     Raises:
@@ -79,10 +81,10 @@ def convert_bids(
     wanted = _wanted(where)
     found = [f for text in files_below(source) if (f := parse_bids(source, text)) is not None]
     segmentations = _of_one_derivative([f for f in found if f.suffix == SEGMENTATION], derivative, source)
-    segmentations = _one_a_case(segmentations, wanted, source)
+    notes: list[str] = []
+    segmentations = _one_a_case(segmentations, wanted, source, notes)
     images = [f for f in found if f.suffix != SEGMENTATION and f.path.name.endswith(ENDINGS)]
     channels = _channels(images, channel, source)
-    notes: list[str] = []
     labels = parse_labels(label, numbers=True)
     if not labels.values:
         labels = _tabled_labels(source, segmentations, notes)
@@ -152,10 +154,18 @@ def _narrowed(found: Sequence[BidsFile], wanted: Mapping[str, str]) -> list[Bids
     return rest
 
 
-def _one_a_case(found: Sequence[BidsFile], wanted: Mapping[str, str], source: Path) -> list[BidsFile]:
-    cases: dict[str, list[BidsFile]] = {}
-    for f in _narrowed(found, wanted):
-        cases.setdefault(f.case, []).append(f)
+def _one_a_case(found: Sequence[BidsFile], wanted: Mapping[str, str], source: Path, notes: list[str]) -> list[BidsFile]:
+    every: dict[str, list[BidsFile]] = {}
+    for f in found:
+        every.setdefault(f.case, []).append(f)
+    not_others = {
+        case: [f for f in of if all(f.entities.get(key, value) == value for key, value in wanted.items())]
+        for case, of in every.items()
+    }
+    cases = {case: _narrowed(of, wanted) for case, of in not_others.items() if of}
+    if cases and len(cases) < len(every):
+        left_out = sorted(set(every) - set(cases))
+        notes.append(f"{counted(len(left_out), 'case')} with other segmentations alone left out: {listed(left_out)}")
     if not cases:
         raise UsageError(f"--where {wanted}: none of the {len(found)} segmentations in {source} is such a file")
     findings = [

@@ -74,6 +74,7 @@ def convert_folder(
     found_masks = _images_only(find(source, masks, {"label": labels.by_value}, "--masks"))
     taken = {found.path for found in found_masks}  # a wide pattern for images finds the masks beside them too
     found_images = [found for found in found_images if found.path not in taken]
+    found_masks = _of_labels(found_masks, labels, masks)
     _check_found(source, images, found_images, "--images")
     _check_found(source, masks, found_masks, "--masks")
     in_one_file: tuple[str, ...] = ()
@@ -148,6 +149,19 @@ def _check_found(source: Path, pattern: str, found: Sequence[Found], option: str
             f"{source}: found no image by {option} {pattern}; expected files whose path below this folder is like it. "
             "Correct the pattern: * stands for anything within a name, **/ for folders"
         )
+
+
+def _of_labels(masks: Sequence[Found], labels: LabelNames, pattern: str) -> list[Found]:
+    """Masks of the structures that were named: of a regular expression's finds, as `{label}` finds no others."""
+    if not any("label" in found.values for found in masks):
+        return list(masks)
+    without = [found.path for found in masks if "label" not in found.values]
+    if without:
+        raise DataError(
+            f"{without[0]}: found by --masks {pattern} without a label, as {len(without)} of {len(masks)} masks; "
+            "expected masks of one structure each, or label maps. Let its group `label` match something in every name"
+        )
+    return [found for found in masks if not labels.values or found.values["label"] in labels.by_value]
 
 
 def _complete(labels: LabelNames, masks: Sequence[Found], notes: list[str]) -> LabelNames:

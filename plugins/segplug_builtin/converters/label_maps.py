@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from segplug.runtime.case_reading import read_labels
 from segplug.runtime.geometry import differences
 from segplug.runtime.label_counts import count_labels
 from segplug_builtin import writers
+from segplug_builtin.formats.tiff import read_spacing
 from segplug_builtin.readers import ORDER
 
 WRITERS = {
@@ -53,8 +55,13 @@ def label_values(path: Path) -> list[int]:
     return sorted(count_labels(_read(path).array))
 
 
-def write_renumbered(targets: tuple[Path, ...], source: Path, mapping: Mapping[int, int]) -> None:
+def write_renumbered(
+    targets: tuple[Path, ...], source: Path, mapping: Mapping[int, int], spacing: Path | None = None
+) -> None:
     """Write a label map with other numbers, or in the format of the target's name.
+
+    Args:
+        spacing: the `CASE.json` that a TIFF stack has it in.
 
     Raises:
         DataError: it is damaged or no label map, or has numbers that `mapping` does not.
@@ -72,15 +79,18 @@ def write_renumbered(targets: tuple[Path, ...], source: Path, mapping: Mapping[i
     array: NDArray[np.integer[Any]] = np.zeros(labels.array.shape, np.uint16)
     for old in counts:
         array[labels.array == old] = mapping[old]
-    _write(targets[0], Labels(array, labels.geometry))
+    _write(targets[0], Labels(array, labels.geometry), spacing)
 
 
-def write_merged(targets: tuple[Path, ...], masks: Sequence[tuple[int, Path]], overlap: bool) -> None:
+def write_merged(
+    targets: tuple[Path, ...], masks: Sequence[tuple[int, Path]], overlap: bool, spacing: Path | None = None
+) -> None:
     """Write one label map from a mask a structure; what is not 0 in a mask belongs to it.
 
     Args:
         masks: number and file of each structure present.
         overlap: where masks overlap, the later one wins; else that is an error.
+        spacing: the `CASE.json` that a TIFF stack has it in.
 
     Raises:
         DataError: a mask is damaged, has several values, or lies on another grid than the first; or masks overlap.
@@ -115,14 +125,16 @@ def write_merged(targets: tuple[Path, ...], masks: Sequence[tuple[int, Path]], o
         merged[here] = number
     assert merged is not None
     assert geometry is not None
-    _write(targets[0], Labels(merged, geometry))
+    _write(targets[0], Labels(merged, geometry), spacing)
 
 
 def _read(path: Path) -> Labels:
     return read_labels(read_any, path)
 
 
-def _write(path: Path, labels: Labels) -> None:
+def _write(path: Path, labels: Labels, spacing: Path | None) -> None:
+    if spacing is not None:
+        labels = replace(labels, geometry=replace(labels.geometry, spacing=read_spacing(spacing)))
     name = writers.writer_for(path)
     if name == "Tiff3DIO" and labels.geometry.spacing[0] == FLAT:  # .tif is both a 2D format and a stack
         name = "NaturalImage2DIO"

@@ -147,18 +147,19 @@ def _images(case: LabelledCase, channels: Mapping[str, str], folder: str, ending
 
 def _label_map(case: LabelledCase, labels: LabelNames, ending: str, overlap: bool) -> list[ConvertedFile]:
     target = (f"labelsTr/{case.name}{ending}",)
+    of_image = _spacing_file(next(iter(case.images.values())), case)
     if "" not in case.masks:
         numbers = labels.by_value
         # the order of the labels decides who wins where masks overlap
         masks = sorted((numbers[word], path) for word, path in case.masks.items())
-        make = partial(write_merged, masks=tuple(masks), overlap=overlap)
+        spacing = next((file for _, path in masks if (file := _spacing_file(path, case))), of_image)
+        make = partial(write_merged, masks=tuple(masks), overlap=overlap, spacing=spacing)
         return [ConvertedFile(case.name, tuple(path for _, path in masks), target, make)]
     path = case.masks[""]
+    spacing = _spacing_file(path, case) or of_image
     if not labels.as_they_are or ending_of(path) != ending:
-        return [
-            ConvertedFile(case.name, (path,), target, partial(write_renumbered, source=path, mapping=labels.mapping))
-        ]
-    spacing = _spacing_file(path, case) or _spacing_file(next(iter(case.images.values())), case)
+        make = partial(write_renumbered, source=path, mapping=labels.mapping, spacing=spacing)
+        return [ConvertedFile(case.name, (path,), target, make)]
     beside = [ConvertedFile(case.name, (spacing,), (f"labelsTr/{case.name}.json",))] if spacing else []
     return [ConvertedFile(case.name, (path,), target), *beside]
 

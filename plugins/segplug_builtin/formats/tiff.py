@@ -121,10 +121,19 @@ def _spacing(path: Path) -> tuple[float, ...] | None:
     for name in (re.sub(r"_\d{4}$", "", stem), stem):
         file = path.with_name(f"{name}.json")
         if file.is_file():
-            raw = read_json(file)
-            spacing = raw.get("spacing") if isinstance(raw, dict) else None
-            numbers = spacing if isinstance(spacing, list) else []
-            if len(numbers) != 3 or not all(isinstance(s, (int, float)) and s > 0 for s in numbers):
-                raise DataError(f'{file}: spacing {spacing}; expected {{"spacing": [z, y, x]}}, three positive numbers')
-            return tuple(float(s) for s in numbers)
+            return read_spacing(file)
     return None
+
+
+def read_spacing(file: Path) -> tuple[float, ...]:
+    """The spacing (z, y, x) in a `CASE.json`.
+
+    Raises:
+        DataError: it holds none.
+    """
+    raw = read_json(file)
+    spacing = raw.get("spacing") if isinstance(raw, dict) else None
+    numbers = spacing if isinstance(spacing, list) else []
+    if len(numbers) != 3 or not all(isinstance(s, (int, float)) and s > 0 for s in numbers):
+        raise DataError(f'{file}: spacing {spacing}; expected {{"spacing": [z, y, x]}}, three positive numbers')
+    return tuple(float(s) for s in numbers)
