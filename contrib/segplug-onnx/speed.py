@@ -85,6 +85,7 @@ def measure(
     from segplug_onnx.stage import export_model
 
     import segplug
+    from segplug_builtin.packed_networks import packed
 
     with segplug.open_project(None, None, None, workers=0) as project:
         trained = segplug.load_model(model, folds=[0], project=project).trained
@@ -93,10 +94,13 @@ def measure(
     (network,) = trained.networks(torch.device("cpu"))
     files = {kind: model / "onnx" / f"fold_0{kind}" for kind in (".onnx", "_int8.onnx", "_int8.xml")}
 
-    def with_torch(dtype: torch.dtype | None) -> Callable[[Any], Any]:
+    def with_torch(dtype: torch.dtype) -> Callable[[Any], Any]:
+        laid_out = packed(network, dtype)  # as segplug's own predictor does
+
         def run(x: Any) -> Any:
-            with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype is not None):
-                return network(torch.from_numpy(x)).float().numpy()
+            cast = dtype != torch.float32 and laid_out is None
+            with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=cast):
+                return (laid_out or network)(torch.from_numpy(x)).float().numpy()
 
         return run
 
@@ -109,7 +113,7 @@ def measure(
         return lambda x: opened(x)[0].copy()
 
     engines: dict[str, Callable[[Any], Any]] = {
-        "torch fp32": with_torch(None),
+        "torch fp32": with_torch(torch.float32),
         "torch bf16": with_torch(torch.bfloat16),
         "ONNX Runtime fp32": session(".onnx"),
         "ONNX Runtime int8": session("_int8.onnx"),
