@@ -29,7 +29,7 @@ def packed(network: nn.Module, dtype: torch.dtype) -> nn.Module | None:
 
     Args:
         network: in evaluation mode, on a CPU.
-        dtype: of the computation: float32, or bfloat16, which then needs no autocast.
+        dtype: of the computation: float32 or bfloat16, which is left where torch's autocast leaves it.
 
     Returns:
         The network, which shares the weights of the given one and follows their changes; None where there is no gain:
@@ -42,6 +42,8 @@ def packed(network: nn.Module, dtype: torch.dtype) -> nn.Module | None:
         call = _call_of(module, dtype)
         if call is not None:
             module.forward = call
+    if dtype != torch.float32:
+        twin.forward = torch.autocast("cpu", dtype)(twin.forward)  # torch has no pooling in bf16, for one
     return twin
 
 
@@ -123,10 +125,13 @@ class _InstanceNorm:
             self._plain(x)  # raises torch's own error
         norm, made = self._norm, torch.empty_like(x)
         statistics = [torch.empty(x.shape[1]) for _ in range(2)]  # which nobody asks for
+        weight, bias = norm.weight, norm.bias
+        if weight is None and x.dtype != torch.float32:  # torch keeps the statistics in float32 for such weights alone
+            weight, bias = torch.ones(x.shape[1]), torch.zeros(x.shape[1])
         for place in range(len(x)):
             one = slice(place, place + 1)
             out = (made[one], *statistics)
-            torch.native_batch_norm(x[one], norm.weight, norm.bias, None, None, True, 0.0, norm.eps, out=out)
+            torch.native_batch_norm(x[one], weight, bias, None, None, True, 0.0, norm.eps, out=out)
         return made
 
 

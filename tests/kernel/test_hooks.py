@@ -268,7 +268,7 @@ def test_hook_converters(build: Callable[..., Any], tmp_path: Path) -> None:
     converter = build("scans")
     assert recognises(converter, tmp_path) == "folders named scans and masks"
     assert recognises(converter, tmp_path / "scans") == ""
-    conversion = build("scans", {"channel": "CT"})(tmp_path)
+    conversion = build("scans", {"channel": ["CT"]})(tmp_path)
     assert [(f.sources[0].parent.name, f.targets) for f in conversion.files] == [
         ("scans", ("imagesTr/a_0000.nii.gz",)),
         ("masks", ("labelsTr/a.nii.gz",)),
