@@ -277,6 +277,34 @@ def test_an_expression_for_masks_may_find_more_than_was_asked_for(folder: Any, p
     shutil.rmtree(made.folder)
     with pytest.raises(DataError, match=r"a\.nii\.gz: found by --masks .* without a label, as 1 of 3 masks"):
         make(project, folder, images=images, masks=masks)
+    named = masks.replace(")?", ")")
+    with pytest.raises(UsageError, match=r"--label lung: .* found masks of liver, tumour alone"):
+        make(project, folder, images=images, masks=named, label=["lung"])
+    with pytest.raises(DataError, match=r"a_liver\.nii\.gz: found by --masks .* without a case, as 2 of 2 files"):
+        make(project, folder, images=images, masks=r"re:(?P<case>\d)?[a-z]_(?P<label>\w+)\.nii\.gz")
+
+
+def test_masks_keep_the_spacing_that_their_format_holds(folder: Any, project: Project) -> None:
+    import tifffile
+
+    stack = np.random.default_rng(0).integers(0, 200, (9, 11, 13)).astype(np.uint8)
+    (folder.folder / "images").mkdir(parents=True)
+    tifffile.imwrite(folder.folder / "images/a.tif", stack, photometric="minisblack")
+    folder.json("images/a.json", {"spacing": [3.0, 1.0, 1.0]})
+    (folder.folder / "masks").mkdir()
+    mask = nibabel.Nifti1Image(np.zeros((13, 11, 9), np.uint8), np.diag([1.0, 1.0, 7.0, 1.0]))
+    mask.dataobj[:4] = 1
+    nibabel.save(mask, folder.folder / "masks/a.nii.gz")
+    made = convert(
+        project,
+        folder.folder,
+        "Dataset300_Scans",
+        converter="folder",
+        options={"images": "images/{case}.tif", "masks": "masks/{case}.nii.gz", "label": ["cell=1"]},
+    )
+    assert json.loads((made.folder / "labelsTr/a.json").read_text()) == {"spacing": [7.0, 1.0, 1.0]}
+    assert made.verification is not None
+    assert any("spacing" in str(error) for error in made.verification.errors)
 
 
 def test_images_without_a_mask(folder: Any, project: Project) -> None:

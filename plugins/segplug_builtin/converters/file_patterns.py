@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from segplug.errors import UsageError
+from segplug.errors import DataError, UsageError
 
 REGEX = "re:"
 """Begins a pattern that is a regular expression with named groups."""
@@ -52,10 +52,18 @@ def find(source: Path, pattern: str, known: Mapping[str, Iterable[str]], option:
 
     Raises:
         UsageError: the pattern makes no sense, or has no `{case}`.
+        DataError: it finds files in whose paths nothing stands for the case.
     """
     compiled = compile_pattern(pattern, known, option)
     matches = ((path, compiled.fullmatch(path)) for path in files_below(source))
-    return [Found(source / path, {k: v for k, v in m.groupdict().items() if v}) for path, m in matches if m]
+    found = [Found(source / path, {k: v for k, v in m.groupdict().items() if v}) for path, m in matches if m]
+    nameless = [file.path for file in found if "case" not in file.values]
+    if nameless:
+        raise DataError(
+            f"{nameless[0]}: found by {option} {pattern} without a case, as {len(nameless)} of {len(found)} files; "
+            "expected a name for each. Let its group `case` match something in every path"
+        )
+    return found
 
 
 def compile_pattern(pattern: str, known: Mapping[str, Iterable[str]], option: str) -> re.Pattern[str]:

@@ -161,7 +161,14 @@ def _of_labels(masks: Sequence[Found], labels: LabelNames, pattern: str) -> list
             f"{without[0]}: found by --masks {pattern} without a label, as {len(without)} of {len(masks)} masks; "
             "expected masks of one structure each, or label maps. Let its group `label` match something in every name"
         )
-    return [found for found in masks if not labels.values or found.values["label"] in labels.by_value]
+    wanted = [found for found in masks if not labels.values or found.values["label"] in labels.by_value]
+    if not wanted:
+        there = sorted({found.values["label"] for found in masks})
+        raise UsageError(
+            f"--label {', '.join(labels.by_value)}: --masks {pattern} found masks of {', '.join(there)} alone; "
+            "expected names of these. Correct --label, as NAME=WORD where the name is another"
+        )
+    return wanted
 
 
 def _complete(labels: LabelNames, masks: Sequence[Found], notes: list[str]) -> LabelNames:

@@ -133,7 +133,7 @@ def _read(path: Path) -> Labels:
 
 
 def _write(path: Path, labels: Labels, spacing: Path | None) -> None:
-    if spacing is not None:
+    if spacing is not None and labels.geometry.spacing[0] != FLAT:  # 2D images have none
         labels = replace(labels, geometry=replace(labels.geometry, spacing=read_spacing(spacing)))
     name = writers.writer_for(path)
     if name == "Tiff3DIO" and labels.geometry.spacing[0] == FLAT:  # .tif is both a 2D format and a stack

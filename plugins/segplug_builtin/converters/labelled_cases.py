@@ -147,16 +147,14 @@ def _images(case: LabelledCase, channels: Mapping[str, str], folder: str, ending
 
 def _label_map(case: LabelledCase, labels: LabelNames, ending: str, overlap: bool) -> list[ConvertedFile]:
     target = (f"labelsTr/{case.name}{ending}",)
-    of_image = _spacing_file(next(iter(case.images.values())), case)
+    spacing = _spacing_of_masks(case)
     if "" not in case.masks:
         numbers = labels.by_value
         # the order of the labels decides who wins where masks overlap
         masks = sorted((numbers[word], path) for word, path in case.masks.items())
-        spacing = next((file for _, path in masks if (file := _spacing_file(path, case))), of_image)
         make = partial(write_merged, masks=tuple(masks), overlap=overlap, spacing=spacing)
         return [ConvertedFile(case.name, tuple(path for _, path in masks), target, make)]
     path = case.masks[""]
-    spacing = _spacing_file(path, case) or of_image
     if not labels.as_they_are or ending_of(path) != ending:
         make = partial(write_renumbered, source=path, mapping=labels.mapping, spacing=spacing)
         return [ConvertedFile(case.name, (path,), target, make)]
@@ -164,9 +162,22 @@ def _label_map(case: LabelledCase, labels: LabelNames, ending: str, overlap: boo
     return [ConvertedFile(case.name, (path,), target), *beside]
 
 
+def _spacing_of_masks(case: LabelledCase) -> Path | None:
+    """Where stacks of a case have their spacing; those without take the image's. Other formats hold their own."""
+    masks = [*case.masks.values()]
+    found = [file for path in masks if (file := _spacing_file(path, case)) is not None]
+    if not found and all(_is_tiff(path) for path in masks):
+        return _spacing_file(next(iter(case.images.values())), case)
+    return next(iter(found), None)
+
+
+def _is_tiff(path: Path) -> bool:
+    return path.name.lower().endswith((".tif", ".tiff"))
+
+
 def _spacing_file(path: Path, case: LabelledCase) -> Path | None:
     """What a TIFF stack has its spacing in (nnU-Net's `CASE.json`), beside it in the source."""
-    if not path.name.lower().endswith((".tif", ".tiff")):
+    if not _is_tiff(path):
         return None
     beside = (path.with_name(f"{case.name}.json"), path.with_suffix(".json"))
     return next((file for file in beside if file.is_file()), None)
