@@ -15,6 +15,7 @@ from segplug.runtime.network import build_network, count_input_channels
 from segplug.runtime.network_trial import try_network
 from segplug.runtime.randomness import torch_seed
 from segplug.runtime.trainer_choice import PREFIX
+from segplug.runtime.wording import listed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,13 +74,12 @@ def begin(registry: Registry, work: FoldWork, pretrained: Path | None) -> Beginn
 
 def _require_trained(done: Transfer, frozen: Sequence[str]) -> None:
     """Refuse to freeze weights that the checkpoint did not bring: they would stay at random."""
-    held = [name for name in done.anew if any(_overlap(name, part) for part in frozen)]
+    held = [f"{name} ({why})" for name, why in done.anew.items() if any(_overlap(name, part) for part in frozen)]
     if held:
-        told = ", ".join(f"{name} ({done.anew[name]})" for name in held[:3])
-        more = f" and {len(held) - 3} more" if len(held) > 3 else ""
         raise UsageError(
-            f"{PREFIX}.freeze: {told}{more} could not be taken over from {done.file}, and frozen would stay at random. "
-            "Freeze other parts, such as later stages of the encoder, or use a checkpoint that has these weights"
+            f"{PREFIX}.freeze: {listed(held, 3)} could not be taken over from {done.file}, and frozen would "
+            "stay at random. Freeze other parts, such as later stages of the encoder, or use a checkpoint that has "
+            "these weights"
         )
 
 

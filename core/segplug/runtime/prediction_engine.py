@@ -13,6 +13,7 @@ from segplug.kernel import Provided
 from segplug.model import Image, Labels, Prediction
 from segplug.protocols import PredictionSettings, Predictor
 from segplug.runtime.project import Project
+from segplug.runtime.stage_predictions import previous_model_folder
 from segplug.runtime.user_choice import named_by_user
 
 if TYPE_CHECKING:
@@ -170,8 +171,7 @@ def _previous_model(model: TrainedModel) -> Path:
             f"{own}: its folds were trained on predictions of different models: {', '.join(model.previous_models)}. "
             "Predict with --folds of one of them, or train them alike"
         )
-    usual = f"{own.name.removesuffix(model.configuration.name)}{previous}"
-    folder = own.with_name(model.previous_models[0] if model.previous_models else usual)
+    folder = previous_model_folder(own, model.configuration, next(iter(model.previous_models), None))
     if folder == own or not folder.is_dir():
         raise UsageError(
             f"configuration {model.configuration.name} takes the predictions of {previous}, whose model is not at "

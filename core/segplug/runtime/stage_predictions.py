@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segplug.errors import DataError
+from segplug.model import Configuration
 from segplug.runtime.files import file_hash, read_json, remove_partials, replacing, write_json
 
 FOLDER = "predicted_next_stage"
@@ -22,6 +23,16 @@ SUFFIX = ".b2nd"
 MANIFESTS = ".segplug"
 CHUNK_BYTES = 1 << 18
 """Largest chunk: patches then read little beside what they need."""
+
+
+def previous_model_folder(model_folder: Path, configuration: Configuration, recorded: str | None) -> Path:
+    """Where training left the model of the previous stage: beside a cascade's own.
+
+    Args:
+        recorded: name of the folder that the training recorded; None where it recorded none, as nnU-Net's do.
+    """
+    usual = f"{model_folder.name.removesuffix(configuration.name)}{configuration.previous_stage}"
+    return model_folder.with_name(recorded or usual)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from segplug.kernel import Registry
 from segplug.model import ComponentRef, Split
 from segplug.runtime.case_groups import group_cases
 from segplug.runtime.component_text import component_of_user
+from segplug.runtime.dataset_json import parse_description
 from segplug.runtime.files import read_json
 from segplug.runtime.project import Project
 from segplug.runtime.raw_dataset import survey_dataset
@@ -119,21 +120,12 @@ def _case_names(project: Project, dataset: str | int | Path, name: str) -> list[
         if survey is not None and survey.cases:
             return sorted(survey.cases)
     folder = project.workspace.reference_folder(name)
-    ending = _file_ending(project.workspace.preprocessed_folder(name) / "dataset.json")
+    description = project.workspace.preprocessed_folder(name) / "dataset.json"
+    ending = parse_description(read_json(description), name, description).file_ending
     found = sorted({f.name.removesuffix(ending) for f in folder.glob(f"*{ending}") if not f.name.startswith(".")})
     if not found:
         raise DataError(f"{name}: no training cases, neither raw nor in {folder}")
     return found
-
-
-def _file_ending(dataset_json: Path) -> str:
-    raw = read_json(dataset_json)
-    ending = raw.get("file_ending") if isinstance(raw, Mapping) else None
-    if not isinstance(ending, str) or not ending:
-        raise DataError(
-            f"{dataset_json}: no file_ending; expected that of the label maps, as .nii.gz. Preprocess again"
-        )
-    return ending
 
 
 def _raw_folder(project: Project, dataset: str | int | Path) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from segplug.errors import DataError, UsageError
@@ -18,7 +18,7 @@ from segplug.runtime.prediction_folder import PLANS, describe_folder
 from segplug.runtime.prediction_output import MANIFESTS
 from segplug.runtime.preprocessed_cases import open_store
 from segplug.runtime.project import Project
-from segplug.runtime.stage_predictions import StagePredictions
+from segplug.runtime.stage_predictions import StagePredictions, previous_model_folder
 from segplug.runtime.train_command import train_command
 from segplug.stages.crossval import validation_files
 
@@ -89,9 +89,8 @@ def _predict_again(
     )
     previous = None
     if configuration.previous_stage is not None:
-        before = replace(parse_model_name(folder.name), configuration=configuration.previous_stage)
         recorded = read_checkpoint(trained.checkpoint(), mapped=True).extension.get("previous_model")
-        previous = StagePredictions.of(folder.with_name(recorded or str(before)), configuration.name)
+        previous = StagePredictions.of(previous_model_folder(folder, configuration, recorded), configuration.name)
     with working_in(trained.folder):
         validate_fold(project, trained, cases, store, settings=settings, previous=previous)
 
